@@ -1,0 +1,35 @@
+"""What a prompt asks for word by word: its quoted strings, and the automaton that copies them."""
+
+from __future__ import annotations
+
+import re
+
+from blueprint.grammar import Grammar
+
+# Single quotes open after a blank or a bracket and close before one or before punctuation: an
+# apostrophe inside a word neither opens nor closes.
+_QUOTED = re.compile(
+    r"\"([^\"]+)\"|“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|‘((?:[^’]|’(?=\w))+)’"
+    r"|(?:(?<=[\s(\[:,])|^)'(\S(?:[^']|'(?=\w))*?)'(?=[\s)\],.;:!?]|$)"
+)
+
+
+def fold(string: str) -> str:
+    """A string as a page can print it: what cannot be printed is a blank, and runs of blanks are
+    one."""
+    return " ".join("".join(c if c.isprintable() else " " for c in string).split())
+
+
+def quoted(prompt: str) -> tuple[str, ...]:
+    """The strings a prompt quotes, in its order: straight, curly, low-high, angled or single
+    quotes."""
+    found = (fold(next(g for g in match.groups() if g)) for match in _QUOTED.finditer(prompt))
+    return tuple(string for string in found if string)
+
+
+def automaton(prompt: str, *, page_px: tuple[int, int], max_ids: int) -> Grammar:
+    """The grammar of blueprints that hold every quoted string of `prompt` verbatim and in order.
+
+    Raises `ValueError` when not even the shortest such blueprint fits `max_ids`.
+    """
+    return Grammar(page_px=page_px, quotes=quoted(prompt), max_ids=max_ids)

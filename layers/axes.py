@@ -1,0 +1,88 @@
+"""One alphabet: a letter is the shape annotation, the einsum index, the parameter axis and the
+sharding rule."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+
+import jax
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+ALPHABET: Mapping[str, str] = {
+    "B": "batch", "T": "position", "S": "cached position", "D": "width", "L": "stacked layers",
+    "N": "heads", "K": "kv heads", "H": "head size", "F": "hidden", "V": "vocabulary",
+    "Y": "pixel rows", "X": "pixel columns", "y": "code rows", "x": "code columns",
+    "C": "channels", "Z": "code vector", "Q": "codes per position",
+    "I": "convolution in", "O": "convolution out", "_": "never sharded",
+}  # fmt: skip
+
+Rules = Mapping[str, str | tuple[str, ...] | None]
+_RULES: contextvars.ContextVar[Rules] = contextvars.ContextVar("sharding_rules")
+
+
+@contextlib.contextmanager
+def use_rules(rules: Rules) -> Iterator[None]:
+    """Make `rules` (letter -> mesh axes) what `constrain` follows inside the block."""
+    token = _RULES.set(rules)
+    try:
+        yield
+    finally:
+        _RULES.reset(token)
+
+
+def partition_spec(
+    axes: str, shape: tuple[int, ...], rules: Rules, mesh_sizes: Mapping[str, int]
+) -> PartitionSpec:
+    """Where an array with these axes lies on a mesh of these axis sizes.
+
+    A mesh axis that an earlier letter claimed is skipped, and so is one that does not divide the
+    dimension. Raises `ValueError` for a letter that is not in the alphabet or a rank that differs.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(f"axes {axes!r} name {len(axes)} dimensions but the shape is {shape}")
+    claimed: set[str] = set()
+    parts: list[tuple[str, ...] | None] = []
+    for letter, size in zip(axes, shape, strict=True):
+        if letter not in ALPHABET:
+            raise ValueError(
+                f"axis {letter!r} of {axes!r} is not in the alphabet {''.join(ALPHABET)}"
+            )
+        wanted = rules.get(letter) or ()
+        taken: list[str] = []
+        ways = 1
+        for name in (wanted,) if isinstance(wanted, str) else wanted:
+            grown = ways * mesh_sizes.get(name, 1)
+            if name in mesh_sizes and name not in claimed and size % grown == 0:
+                taken.append(name)
+                claimed.add(name)
+                ways = grown
+        parts.append(tuple(taken) or None)
+    return PartitionSpec(*parts)
+
+
+def constrain(x: jax.Array, axes: str) -> jax.Array:
+    """Pin `x` to the mesh by its letters; does nothing on one device or without rules."""
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = _RULES.get({})
+    if mesh.empty or mesh.size == 1 or not rules:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, partition_spec(axes, x.shape, rules, dict(mesh.shape))
+    )
+
+
+def axes_tree(module: nnx.Module, *, field: str = "axes") -> dict[str, object]:
+    """The letters of every parameter, nested as `nnx.to_pure_dict` nests their arrays.
+
+    `field="summed"` gives the letters that its product sums away instead (none for a scale).
+    """
+    tree: dict[str, object] = {}
+    for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
+        here = tree
+        for key in path[:-1]:
+            here = here.setdefault(key, {})  # type: ignore[assignment]  # nested dicts of dicts
+        here[path[-1]] = variable.get_metadata()[field]
+    return tree

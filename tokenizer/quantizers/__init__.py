@@ -1,0 +1,2 @@
+"""Quantizers: continuous vectors at each position to codes and back, one file each under one
+contract."""

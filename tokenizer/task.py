@@ -1,0 +1,79 @@
+"""Training the tokenizer: what the loop needs to know."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from layers.losses import reconstruction
+from tokenizer.model import Tokenizer, TokenizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the reconstruction terms over pixels in [-1, 1]."""
+
+    l1: float = 1.0
+    l2: float = 0.0
+    charbonnier: float = 0.0
+
+
+def as_float(pixels: UInt8[Array, "B Y X C"]) -> Float[Array, "B Y X C"]:
+    """0..255 to [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1.0
+
+
+def as_bytes(pixels: Float[Array, "B Y X C"]) -> UInt8[Array, "B Y X C"]:
+    """[-1, 1] to 0..255, rounded."""
+    return jnp.round((pixels.clip(-1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def perplexity(codes: Int[Array, "B y x Q"], codebook_size: int) -> Float[Array, ""]:
+    """exp(entropy) of each code's use in this batch, averaged over Q."""
+    counts = jax.nn.one_hot(codes, codebook_size).mean(axis=(0, 1, 2))
+    return jnp.exp(-(counts * jnp.log(counts + 1e-10)).sum(axis=-1)).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerTask:
+    """Reconstruct pages. A batch holds `pixels` uint8 [B Y X C]."""
+
+    model: TokenizerConfig
+    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+
+    def init(self, rngs: nnx.Rngs) -> Tokenizer:
+        """A fresh tokenizer."""
+        return Tokenizer(self.model, rngs=rngs)
+
+    def loss(
+        self, model: Tokenizer, batch: Mapping[str, Array], key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Reconstruction plus the quantizer's own term; `key` is unused."""
+        pixels = as_float(batch["pixels"])
+        out = model(pixels)
+        error = out.pixels - pixels
+        loss = reconstruction(error, **dataclasses.asdict(self.losses)) + out.quantized.loss
+        codes = out.quantized.codes
+        return loss, {
+            "psnr_db": 10 * jnp.log10(4.0 / jnp.mean(jnp.square(error))),
+            "perplexity": perplexity(codes, model.quantizer.codebook_size),
+        }
+
+    def group(self, path: tuple[str, ...]) -> str:
+        """Matrices inside the trunks and the linear paths are `hidden`, scales are `rest`."""
+        return "hidden" if path[-1] == "kernel" else "rest"
+
+    def probes(self) -> Mapping[str, Callable[..., Any]]:
+        """`encode` pixels -> codes, `decode` codes -> pixels, `reconstruct` pixels -> pixels;
+        pixels are uint8."""
+        return {
+            "encode": lambda model, pixels: model.encode(as_float(pixels)),
+            "decode": lambda model, codes: as_bytes(model.decode(codes)),
+            "reconstruct": lambda model, pixels: as_bytes(model(as_float(pixels)).pixels),
+        }

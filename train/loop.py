@@ -1,0 +1,202 @@
+"""The one loop. It reads aloud: plan, restore or materialise, then step, log, save and evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from layers.axes import axes_tree, partition_spec, use_rules
+from train import mesh as meshes
+from train import optimizer as optimizers
+from train.checkpoint import Checkpoints
+from train.data.batching import iterate
+from train.log import Evaluation, Log
+from train.optimizer import OptimizerConfig
+from train.state import State, shardings
+from train.task import Task
+
+Probes = Mapping[str, Callable[..., Any]]
+Evaluator = Callable[[int, Probes], Evaluation]
+_CADENCE = (
+    "save_every_steps",
+    "keep",
+    "log_every_steps",
+    "eval_every_steps",
+    "num_workers",
+    "mesh",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long, how often, where and by which optimizers; `ema_decay` 0 keeps no average."""
+
+    num_steps: int
+    optimizers: Mapping[str, OptimizerConfig]
+    seed: int = 0
+    save_every_steps: int = 500
+    keep: int = 2
+    log_every_steps: int = 20
+    eval_every_steps: int = 0
+    ema_decay: float = 0.0
+    num_workers: int = 0
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
+    rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that is known before the first number: shapes, places and the two programs."""
+
+    graphdef: Any
+    abstract: State
+    materialise: Callable[[], State]
+    step: Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
+
+
+def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
+    """Shape the state by `eval_shape`, place it by the rules, and jit init and step around it."""
+    module = nnx.eval_shape(lambda: task.init(nnx.Rngs(config.seed)))
+    graphdef, params, _ = nnx.split(module, nnx.Param, ...)
+    axes = axes_tree(module)
+    optimizer = optimizers.build(
+        config.optimizers, task.group, nnx.to_pure_dict(params),
+        axes=axes, summed=axes_tree(module, field="summed"), num_steps=config.num_steps,
+    )  # fmt: skip
+
+    def init() -> State:
+        _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
+        params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
+        ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+        return State(jnp.zeros((), jnp.int32), params, extra, optimizer.init(params), ema)
+
+    abstract = jax.eval_shape(init)
+    places = shardings(abstract, axes, mesh, config.rules)
+    placed = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
+    )
+    step = jax.jit(
+        one_step(task, graphdef, optimizer, config), donate_argnums=0, out_shardings=(places, None)
+    )
+    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), step)
+
+
+def one_step(
+    task: Task, graphdef: Any, optimizer: optax.GradientTransformation, config: LoopConfig
+) -> Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
+    """State and batch to the next state and the scalars; its randomness is `fold_in(seed,
+    step)`."""
+
+    def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+            model = nnx.merge(graphdef, params, state.extra)
+            loss, scalars = task.loss(model, batch, key)
+            extra = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            return loss, (scalars, extra)
+
+        (loss, (scalars, extra)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = config.ema_decay
+        average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
+        ema = jax.tree.map(average, state.ema, params) if decay else {}
+        scalars = {"loss": loss, "gradient_norm": optax.global_norm(grads), **scalars}
+        return State(state.step + 1, params, extra, opt, ema), scalars
+
+    return step
+
+
+def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
+    """The task's probes, jitted once, as functions of arrays alone for the state they are given."""
+    jitted = {
+        name: jax.jit(lambda w, e, *xs, _probe=probe: _probe(nnx.merge(graphdef, w, e), *xs))
+        for name, probe in task.probes().items()
+    }
+
+    def for_state(state: State) -> Probes:
+        return {
+            name: lambda *xs, _f=f: _f(state.weights, state.extra, *xs)
+            for name, f in jitted.items()
+        }
+
+    return for_state
+
+
+def place_batch(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """A host's share of the batch onto the mesh, its first axis by the rule of B.
+
+    Raises `ValueError` when the batch does not divide over the devices that share it.
+    """
+    placed = {}
+    for name, array in batch.items():
+        axes = "B" + "_" * (array.ndim - 1)
+        sharding = NamedSharding(mesh, partition_spec(axes, array.shape, rules, dict(mesh.shape)))
+        placed[name] = jax.make_array_from_process_local_data(sharding, array)
+    return placed
+
+
+def identity(task: Task, config: LoopConfig) -> dict[str, Any]:
+    """What must not change between restarts: the task and the loop, without the cadences and the
+    mesh."""
+    kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CADENCE}
+    return {"task": type(task).__name__, **dataclasses.asdict(task), "loop": kept}  # type: ignore[call-overload]  # tasks are dataclasses
+
+
+def train(
+    task: Task,
+    dataset: Any,
+    config: LoopConfig,
+    workdir: Path,
+    *,
+    evaluate: Evaluator | None = None,
+) -> State:
+    """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
+    newest save.
+
+    `dataset` is a Grain MapDataset of batches; item i is step i's.
+    """
+    mesh = meshes.build(config.mesh)
+    with jax.set_mesh(mesh), use_rules(config.rules):
+        planned = plan(task, config, mesh)
+        checkpoints = Checkpoints(
+            workdir / "checkpoints", identity=identity(task, config), keep=config.keep
+        )
+        state = checkpoints.restore(planned.abstract)
+        state = planned.materialise() if state is None else state
+        first = int(state.step)
+        if first >= config.num_steps:
+            return state
+        probes = bind(task, planned.graphdef)
+        log = Log(workdir, step=first, num_steps=config.num_steps)
+        late: tuple[int, dict[str, jax.Array]] | None = None
+        batches = iterate(dataset, first, config.num_steps, num_workers=config.num_workers)
+        for step, batch in enumerate(batches, start=first + 1):
+            state, scalars = planned.step(state, place_batch(batch, mesh, config.rules))
+            log.advance()
+            if late is not None and late[0] % config.log_every_steps == 0:
+                log.scalars(late[0], {k: float(v) for k, v in late[1].items()})
+            late = step, scalars
+            last = step == config.num_steps
+            if evaluate and (
+                last or (config.eval_every_steps and step % config.eval_every_steps == 0)
+            ):
+                log.evaluation(step, evaluate(step, probes(state)))
+            if last or step % config.save_every_steps == 0:
+                log.scalars(step, {k: float(v) for k, v in scalars.items()})
+                late = None
+                checkpoints.save(state, step)
+        log.close()
+    return state

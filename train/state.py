@@ -1,0 +1,64 @@
+"""What a step turns into the next: plain nested dicts of arrays, and where each of them lies."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from layers.axes import Rules, partition_spec
+
+Tree = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """`extra` holds the variables that are no parameters; `ema` is empty when no average is
+    kept."""
+
+    step: Any  # an int32 scalar; a shape or a sharding in a state of those
+    params: Tree
+    extra: Tree
+    opt: Any
+    ema: Tree
+
+    @property
+    def weights(self) -> Tree:
+        """What evaluation and export use: the average where there is one."""
+        return self.ema or self.params
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey))
+
+
+def shardings(state: State, axes: Tree, mesh: Mesh, rules: Rules) -> State:
+    """A `NamedSharding` for each array of an abstract state.
+
+    Averages lie where their parameter lies, and so does every optimizer array whose path ends in a
+    parameter's and has its shape: under automatic axes `jit(optimizer.init)` would replicate them.
+    """
+    sizes = dict(mesh.shape)
+    is_axes = lambda node: isinstance(node, str)  # noqa: E731
+    letters = {
+        _names(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(axes, is_leaf=is_axes)[0]
+    }
+    shapes = {
+        _names(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]
+    }
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = _names(path)
+        for start in range(len(names)):
+            owner = names[start:]
+            if shapes.get(owner) == leaf.shape:
+                spec = partition_spec(letters[owner], leaf.shape, rules, sizes)
+                return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(place, state)

@@ -75,5 +75,6 @@ class TokenizerTask:
         return {
             "encode": lambda model, pixels: model.encode(as_float(pixels)),
             "decode": lambda model, codes: as_bytes(model.decode(codes)),
+            "codebook_size": lambda model: model.quantizer.codebook_size,
             "reconstruct": lambda model, pixels: as_bytes(model(as_float(pixels)).pixels),
         }

@@ -38,6 +38,14 @@ def differences(saved: Any, wanted: Any, path: str = "") -> list[str]:
     return [] if saved == wanted else [f"{path}: {saved!r} there, {wanted!r} here"]
 
 
+def _folders(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()]
+
+
+def _complete(folder: Path) -> list[int]:
+    return sorted(int(p.name) for p in _folders(folder) if (p / "manifest.json").exists())
+
+
 class Checkpoints:
     """The steps of one run. `identity` is what must not change between its restarts (plain
     JSON)."""
@@ -50,18 +58,23 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Complete steps, oldest first."""
-        return sorted(int(p.parent.name) for p in self.folder.glob("*/manifest.json"))
+        return _complete(self.folder)
 
-    def save(self, state: State, step: int) -> None:
-        """Write one step; returns when it is complete, and removes those past `keep`."""
+    def save(self, state: State, step: int, *, metrics: Mapping[str, float] | None = None) -> None:
+        """Write one step; returns when it is complete, and removes those past `keep`. `metrics` are
+        noted in the manifest."""
         target = self.folder / str(step)
+        (target / "manifest.json").unlink(missing_ok=True)
         model = {"params": state.params, "extra": state.extra, "ema": state.ema}
         leaves = {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.opt))}
         self._orbax.save(target / "model", model, force=True)
         self._orbax.save(target / "optimizer", {"step": state.step, "opt": leaves}, force=True)
         self._orbax.wait_until_finished()
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        manifest = {"step": step, "identity": self.identity, "versions": versions}
+        manifest = {
+            "step": step, "identity": self.identity, "versions": versions,
+            "metrics": dict(metrics or {}),
+        }  # fmt: skip
         draft = target / "manifest.json.part"
         draft.write_text(json.dumps(manifest, indent=1))
         os.replace(draft, target / "manifest.json")
@@ -75,8 +88,9 @@ class Checkpoints:
 
         Raises `CheckpointError` when it was written under another identity.
         """
-        for cut_short in [p for p in self.folder.glob("*") if not (p / "manifest.json").exists()]:
-            shutil.rmtree(cut_short)
+        for cut_short in _folders(self.folder):
+            if not (cut_short / "manifest.json").exists():
+                shutil.rmtree(cut_short)
         if not self.steps():
             return None
         target = self.folder / str(self.steps()[-1])
@@ -100,18 +114,46 @@ class Checkpoints:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Folder and manifest of a run's newest complete step; raises `CheckpointError` when there is
-    none."""
-    manifests = sorted(Path(folder).glob("*/manifest.json"), key=lambda p: int(p.parent.name))
-    if not manifests:
-        raise CheckpointError(f"{folder} holds no complete checkpoint; train there first")
-    return manifests[-1].parent, json.loads(manifests[-1].read_text())
+    """Folder and manifest of a run's newest complete step.
+
+    Raises `CheckpointError` when there is none; the message says whether one was cut short.
+    """
+    folder = Path(folder).absolute()
+    if not (steps := _complete(folder)):
+        begun = sorted(int(p.name) for p in _folders(folder))
+        detail = f" (step {begun[-1]} was cut short)" if begun else ""
+        raise CheckpointError(f"{folder} holds no complete checkpoint{detail}; train there first")
+    target = folder / str(steps[-1])
+    return target, json.loads((target / "manifest.json").read_text())
 
 
-def load_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(weights, extra, manifest) of the newest complete step, as numpy; the weights are averaged
-    ones if kept."""
+def _list_keys(tree: Any) -> Any:
+    """A list's indices are strings on disk and whole numbers in a model's pure dict."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {int(k) if k.isdigit() else k: _list_keys(v) for k, v in tree.items()}
+
+
+def load_weights(
+    folder: Path, *, ema: bool = True
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(weights, extra, manifest) of the newest complete step, as numpy, whatever devices and
+    optimizers wrote it.
+
+    The weights are averaged ones if kept and if `ema`. Raises `CheckpointError` when there is no
+    complete step, or when its files are damaged.
+    """
     target, manifest = newest(folder)
-    model = ocp.StandardCheckpointer().restore(target.absolute() / "model")
-    model = jax.tree.map(np.asarray, model)
-    return model["ema"] or model["params"], model["extra"], manifest
+    reader = ocp.PyTreeCheckpointer()
+    try:
+        as_numpy = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+            reader.metadata(target / "model").item_metadata.tree,
+        )
+        model = _list_keys(reader.restore(target / "model", restore_args=as_numpy))
+    except (OSError, ValueError, KeyError, AttributeError) as problem:
+        raise CheckpointError(
+            f"{target} has a manifest but its arrays cannot be read ({problem}); "
+            "remove that folder to fall back to an earlier step"
+        ) from problem
+    return (ema and model["ema"]) or model["params"], model["extra"], manifest

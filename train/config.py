@@ -22,6 +22,8 @@ class ConfigError(ValueError):
 
 
 def _near(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return "what stands before it has no keys"
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names)
     return f"did you mean {', '.join(close)}?"
 
@@ -33,7 +35,9 @@ def _literal(text: str, like: Any) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         raise ConfigError(f"{text!r} is not a {type(like).__name__}") from None
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool) and like is not None and not isinstance(like, bool):
+        raise ConfigError(f"{text!r} is not a {type(like).__name__}")
+    if isinstance(like, float) and isinstance(value, int):
         return float(value)
     if like is not None and not isinstance(value, type(like)):
         raise ConfigError(f"{text!r} is not a {type(like).__name__}")

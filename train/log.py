@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,10 +25,20 @@ class Evaluation:
     pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-class Log:
-    """Writes from `step` on; records past it, left by a killed run, are dropped."""
+def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} became {value} at step {step}: lower a learning rate")
 
-    def __init__(self, workdir: Path, *, step: int, num_steps: int) -> None:
+
+class Log:
+    """Writes from `step` on; records past it, left by a killed run, are dropped.
+
+    A step's scalars are read when the next step's come (`later`), so that the host does not wait
+    for the device; every one is checked, and every `every_steps`-th is written.
+    """
+
+    def __init__(self, workdir: Path, *, step: int, num_steps: int, every_steps: int) -> None:
         self.workdir = workdir
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
@@ -37,7 +49,11 @@ class Log:
                     kept.append(line + "\n")
             except json.JSONDecodeError:
                 break  # the line a kill cut through
-        path.write_text("".join(kept))
+        draft = workdir / "metrics.jsonl.part"
+        draft.write_text("".join(kept))
+        os.replace(draft, path)
+        self._every_steps = every_steps
+        self._late: tuple[int, Mapping[str, Any]] | None = None
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
         self._bar = tqdm(
@@ -45,21 +61,41 @@ class Log:
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )  # fmt: skip
 
-    def advance(self) -> None:
-        """One more step was dispatched."""
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def later(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """One more step was dispatched: keep its scalars, and read those of the step before."""
+        self._read(write=False)
+        self._late = step, scalars
         self._bar.update()
+
+    def now(self) -> dict[str, float]:
+        """Wait for the last step's scalars, record them whatever its number, and return them."""
+        return self._read(write=True)
+
+    def _read(self, *, write: bool) -> dict[str, float]:
+        if self._late is None:
+            return {}
+        (step, late), self._late = self._late, None
+        values = {name: float(late[name]) for name in sorted(late, key=lambda n: n != "loss")}
+        _refuse_not_finite(step, values)
+        if write or (self._every_steps and step % self._every_steps == 0):
+            self.scalars(step, values)
+            shown = {name: f"{value:.4g}" for name, value in list(values.items())[:3]}
+            self._bar.set_postfix(shown, refresh=False)
+        return values
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers; raises `FloatingPointError` at one that is not finite."""
+        _refuse_not_finite(step, values)
         for name, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{name} became {value} at step {step}: lower a learning rate"
-                )
             self._board.add_scalar(name, value, step)
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        self._bar.set_postfix({k: f"{v:.4g}" for k, v in list(values.items())[:2]}, refresh=False)
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         """Record an evaluation's numbers, and its pictures as PNG files."""

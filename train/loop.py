@@ -38,7 +38,10 @@ _CADENCE = (
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long, how often, where and by which optimizers; `ema_decay` 0 keeps no average."""
+    """How long, how often, where and by which optimizers.
+
+    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average.
+    """
 
     num_steps: int
     optimizers: Mapping[str, OptimizerConfig]
@@ -111,7 +114,7 @@ def one_step(
         decay = config.ema_decay
         average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
         ema = jax.tree.map(average, state.ema, params) if decay else {}
-        scalars = {"loss": loss, "gradient_norm": optax.global_norm(grads), **scalars}
+        scalars = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **scalars}
         return State(state.step + 1, params, extra, opt, ema), scalars
 
     return step
@@ -136,10 +139,8 @@ def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
 def place_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
-    """A host's share of the batch onto the mesh, its first axis by the rule of B.
-
-    Raises `ValueError` when the batch does not divide over the devices that share it.
-    """
+    """A host's share of the batch onto the mesh, its first axis by the rule of B; where that does
+    not divide it, every device holds (and computes) the whole of it."""
     placed = {}
     for name, array in batch.items():
         axes = "B" + "_" * (array.ndim - 1)
@@ -148,11 +149,18 @@ def place_batch(
     return placed
 
 
-def identity(task: Task, config: LoopConfig) -> dict[str, Any]:
-    """What must not change between restarts: the task and the loop, without the cadences and the
-    mesh."""
+def identity(
+    task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must not change between restarts: the task, the data and the loop, without the cadences
+    and the mesh."""
     kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CADENCE}
-    return {"task": type(task).__name__, **dataclasses.asdict(task), "loop": kept}  # type: ignore[call-overload]  # tasks are dataclasses
+    fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
+    return {"task": type(task).__name__, **fields, "data": data, "loop": kept}
+
+
+def _due(step: int, every_steps: int) -> bool:
+    return every_steps > 0 and step % every_steps == 0
 
 
 def train(
@@ -162,17 +170,19 @@ def train(
     workdir: Path,
     *,
     evaluate: Evaluator | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> State:
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
     newest save.
 
-    `dataset` is a Grain MapDataset of batches; item i is step i's.
+    `dataset` is a Grain MapDataset of batches; item i is step i's. `data` says in plain JSON what
+    is in it: a restart with other data is refused, as one with another task or optimizer is.
     """
     mesh = meshes.build(config.mesh)
     with jax.set_mesh(mesh), use_rules(config.rules):
         planned = plan(task, config, mesh)
         checkpoints = Checkpoints(
-            workdir / "checkpoints", identity=identity(task, config), keep=config.keep
+            workdir / "checkpoints", identity=identity(task, config, data), keep=config.keep
         )
         state = checkpoints.restore(planned.abstract)
         state = planned.materialise() if state is None else state
@@ -180,23 +190,19 @@ def train(
         if first >= config.num_steps:
             return state
         probes = bind(task, planned.graphdef)
-        log = Log(workdir, step=first, num_steps=config.num_steps)
-        late: tuple[int, dict[str, jax.Array]] | None = None
         batches = iterate(dataset, first, config.num_steps, num_workers=config.num_workers)
-        for step, batch in enumerate(batches, start=first + 1):
-            state, scalars = planned.step(state, place_batch(batch, mesh, config.rules))
-            log.advance()
-            if late is not None and late[0] % config.log_every_steps == 0:
-                log.scalars(late[0], {k: float(v) for k, v in late[1].items()})
-            late = step, scalars
-            last = step == config.num_steps
-            if evaluate and (
-                last or (config.eval_every_steps and step % config.eval_every_steps == 0)
-            ):
-                log.evaluation(step, evaluate(step, probes(state)))
-            if last or step % config.save_every_steps == 0:
-                log.scalars(step, {k: float(v) for k, v in scalars.items()})
-                late = None
-                checkpoints.save(state, step)
-        log.close()
+        with Log(
+            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps
+        ) as log:
+            for step, batch in enumerate(batches, start=first + 1):
+                state, scalars = planned.step(state, place_batch(batch, mesh, config.rules))
+                log.later(step, scalars)
+                last = step == config.num_steps
+                evaluating = last or _due(step, config.eval_every_steps)
+                saving = last or _due(step, config.save_every_steps)
+                metrics = log.now() if saving or evaluating else {}
+                if evaluate and evaluating:
+                    log.evaluation(step, evaluate(step, probes(state)))
+                if saving:
+                    checkpoints.save(state, step, metrics=metrics)
     return state

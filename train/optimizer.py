@@ -10,11 +10,21 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from train.state import by_names, names
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """`clip` bounds the group's global gradient norm (0 = off); `final_fraction` ends linear and
-    cosine schedules."""
+    cosine schedules.
+
+    `consistent_rms` scales Muon's matrices by `consistent_rms * sqrt(max(fan_in, fan_out))`
+    (Liu et al. 2025, arXiv 2502.16982, section 2.2, where it is 0.2), so that their updates are as
+    large as Adam's and one rate transfers across widths. None scales by `sqrt(max(1, fan_out /
+    fan_in))` (Jordan 2024), under which good rates are some ten times Adam's. The parameters of a
+    Muon group that are no matrices get Adam with Nesterov's momentum, without decay, by the group's
+    rate, b1 and b2.
+    """
 
     name: str = "adamw"
     learning_rate: float = 1e-3
@@ -25,6 +35,7 @@ class OptimizerConfig:
     clip: float = 0.0
     b1: float = 0.9
     b2: float = 0.95
+    consistent_rms: float | None = None
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -46,16 +57,13 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), body], [warm])
 
 
-def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(str(k.key) for k in path)
-
-
-def _matrix_dimensions(axes: str, summed: str, where: str) -> MuonDimensionNumbers:
-    """How a kernel of several letters is one matrix (its stacked L ones a batch of them)."""
+def _matrix_dimensions(axes: str, summed: str) -> MuonDimensionNumbers | None:
+    """How a kernel of several letters is one matrix (its stacked L ones a batch of them); None for
+    a vector."""
     reduction = tuple(i for i, letter in enumerate(axes) if letter in summed)
     output = tuple(i for i, letter in enumerate(axes) if letter not in summed and letter != "L")
     if not reduction or not output:
-        raise ValueError(f"{where} with axes {axes!r} is no matrix: Muon cannot own it; use adamw")
+        return None
     return MuonDimensionNumbers(reduction_axis=reduction, output_axis=output)
 
 
@@ -70,6 +78,9 @@ def _one(
             core = muon(
                 rate,
                 weight_decay=config.weight_decay,
+                adam_b1=config.b1,
+                adam_b2=config.b2,
+                consistent_rms=config.consistent_rms,
                 muon_weight_dimension_numbers=dimensions,
             )
         case _:
@@ -88,9 +99,10 @@ def build(
 ) -> optax.GradientTransformation:
     """The transformation for `params` (abstract ones will do).
 
-    Raises `ValueError` when a group has no optimizer, or a Muon group holds what is no matrix.
+    `axes` and `summed` are its letters and those that its products sum away (see `axes_tree`).
+    Raises `ValueError` when a group has no optimizer.
     """
-    labels = jax.tree_util.tree_map_with_path(lambda path, _: group(_names(path)), params)
+    labels = jax.tree_util.tree_map_with_path(lambda path, _: group(names(path)), params)
     unknown = sorted(set(jax.tree.leaves(labels)) - set(configs) - {"frozen"})
     if unknown:
         raise ValueError(
@@ -98,14 +110,12 @@ def build(
             f"config.loop.optimizers has {sorted(configs)}"
         )
 
-    def dimensions(tree: Any) -> Any:
-        def one(path: tuple[Any, ...], _: Any) -> MuonDimensionNumbers:
-            letters, sums = axes, summed
-            for name in _names(path):
-                letters, sums = letters[name], sums[name]
-            return _matrix_dimensions(letters, sums, "/".join(_names(path)))
+    letters, sums = by_names(axes), by_names(summed)
 
-        return jax.tree_util.tree_map_with_path(one, tree)
+    def dimensions(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: _matrix_dimensions(letters[names(path)], sums[names(path)]), tree
+        )
 
     parts = {name: _one(config, num_steps, dimensions) for name, config in configs.items()}
     return optax.multi_transform({**parts, "frozen": optax.set_to_zero()}, labels)

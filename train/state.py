@@ -31,8 +31,15 @@ class State:
         return self.ema or self.params
 
 
-def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+def names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The keys of the dicts on the way to a leaf, as strings: what `Task.group` receives."""
     return tuple(str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey))
+
+
+def by_names(axes: Tree) -> dict[tuple[str, ...], str]:
+    """Nested letters (see `axes_tree`) as one dict from `names` to letters."""
+    leaves = jax.tree_util.tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, str))[0]
+    return {names(path): letters for path, letters in leaves}
 
 
 def shardings(state: State, axes: Tree, mesh: Mesh, rules: Rules) -> State:
@@ -42,20 +49,16 @@ def shardings(state: State, axes: Tree, mesh: Mesh, rules: Rules) -> State:
     parameter's and has its shape: under automatic axes `jit(optimizer.init)` would replicate them.
     """
     sizes = dict(mesh.shape)
-    is_axes = lambda node: isinstance(node, str)  # noqa: E731
-    letters = {
-        _names(path): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(axes, is_leaf=is_axes)[0]
-    }
+    letters = by_names(axes)
     shapes = {
-        _names(path): leaf.shape
+        names(path): leaf.shape
         for path, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]
     }
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        names = _names(path)
-        for start in range(len(names)):
-            owner = names[start:]
+        keys = names(path)
+        for start in range(len(keys)):
+            owner = keys[start:]
             if shapes.get(owner) == leaf.shape:
                 spec = partition_spec(letters[owner], leaf.shape, rules, sizes)
                 return NamedSharding(mesh, spec)

@@ -20,7 +20,7 @@ from blueprint.typeset import coverage
 from tests.blueprint.strategies import BLUEPRINTS, LINES
 
 SMALL = Blueprint(
-    128, 64, "#fe1",
+    128, 256, "#fe1",
     (
         Shape("pill", Box(100, 500, 300, 200), "#024"),
         Text("button", ("Buy", "now"), Box(120, 520, 250, 160), "serif", "bold", 60, "#fff"),
@@ -145,7 +145,7 @@ def test_check_finds_what_is_wrong():
         "title", ("An endless headline",), Box(0, 0, 200, 100), size_milli=400, colour="#ec2"
     )
     rules = [f.rule for f in findings(Blueprint(128, 256, "#fe1", (*SMALL.elements, wide, wide)))]
-    assert rules == ["fit", "fit", "contrast"] + ["fit", "fit", "contrast", "overlap"]
+    assert rules == ["fit", "fit", "contrast", "fit", "fit", "contrast", "overlap"]
     assert contrast("#000", "#fff") == pytest.approx(21)
 
 

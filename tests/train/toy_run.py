@@ -12,11 +12,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
 
-from tests.train.toys import loop_config, pages, tokenizer_task  # noqa: E402
+from tests.train.toys import NetTask, net_config, vectors  # noqa: E402
 from train.loop import train  # noqa: E402
 
+PLACES = {
+    1: {"mesh": {"data": 1}},
+    8: {
+        "mesh": {"data": 2, "fsdp": 2, "tensor": 2},
+        "rules": {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor"},
+    },
+}
+
 if __name__ == "__main__":
-    state = train(tokenizer_task(), pages(), loop_config(num_steps), workdir)
+    config = net_config(num_steps, save_every_steps=3, **PLACES[num_devices])
+    state = train(NetTask(), vectors(), config, workdir)
     import jax
 
     flat = {

@@ -1,0 +1,50 @@
+"""The demo's visual decoder: masked codes from a blueprint, with glyph conditioning.
+
+    python scripts/encode.py --tokenizer runs/demo/tokenizer --out runs/demo/codes
+    python scripts/train.py --config configs/demo/decoder.py --workdir runs/demo/decoder
+
+Hardware: two CPU cores. Expected: see LOG.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Every value of the run."""
+    return ConfigDict(
+        {
+            "task": "decoder",
+            "model": {
+                "blocks": {
+                    "width": 128, "num_layers": 3, "num_heads": 4, "num_kv_heads": 4,
+                    "head_size": 32, "hidden": 384,
+                },
+                "num_codes": 48,
+                "codebook_size": 8,
+                "conditioning": {"downsampling": 8, "max_characters": 64, "glyphs": True},
+                "objective": "masked",
+            },
+            "data": {
+                "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
+                "num_pages": 8000,
+                "batch_size": 4,
+                "codes": "runs/demo/codes",
+            },
+            "loop": {
+                "num_steps": 2500,
+                "save_every_steps": 250,
+                "log_every_steps": 50,
+                "num_workers": 0,
+                "optimizers": {
+                    "hidden": {
+                        "name": "muon", "learning_rate": 0.02, "schedule": "linear",
+                        "final_fraction": 0.02,
+                    },
+                    "rest": {
+                        "name": "adamw", "learning_rate": 3e-3, "schedule": "linear",
+                        "final_fraction": 0.02, "warmup_steps": 50,
+                    },
+                },
+            },
+        }
+    )  # fmt: skip

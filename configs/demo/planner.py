@@ -1,0 +1,49 @@
+"""The demo's planner: prompt bytes to blueprint ids.
+
+    python scripts/train.py --config configs/demo/planner.py --workdir runs/demo/planner
+
+Hardware: two CPU cores. Expected: see LOG.md.
+"""
+
+from ml_collections import ConfigDict
+
+from blueprint import vocab
+
+
+def get_config() -> ConfigDict:
+    """Every value of the run."""
+    return ConfigDict(
+        {
+            "task": "planner",
+            "model": {
+                "blocks": {
+                    "width": 128, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2,
+                    "head_size": 32, "hidden": 384, "qk_norm": True,
+                },
+                "vocab_size": vocab.SIZE,
+                "max_length": 512,
+                "tie_embeddings": True,
+            },
+            "data": {
+                "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
+                "num_pages": 20000,
+                "batch_size": 8,
+            },
+            "loop": {
+                "num_steps": 1500,
+                "save_every_steps": 250,
+                "log_every_steps": 50,
+                "num_workers": 0,
+                "optimizers": {
+                    "hidden": {
+                        "name": "muon", "learning_rate": 0.02, "schedule": "linear",
+                        "final_fraction": 0.02,
+                    },
+                    "rest": {
+                        "name": "adamw", "learning_rate": 3e-3, "schedule": "linear",
+                        "final_fraction": 0.02, "warmup_steps": 50,
+                    },
+                },
+            },
+        }
+    )  # fmt: skip

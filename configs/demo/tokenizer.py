@@ -1,0 +1,42 @@
+"""The demo's visual tokenizer: 128 px pages, f8, 48 codes of 8 values a position.
+
+    python scripts/train.py --config configs/demo/tokenizer.py --workdir runs/demo/tokenizer
+
+Hardware: two CPU cores, about 5 minutes. Expected (see LOG.md): word accuracy of reconstructions of
+held-out pages is in the README's table.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Every value of the run."""
+    return ConfigDict(
+        {
+            "task": "tokenizer",
+            "model": {
+                "backbone": {"downsampling": 8, "width": 192, "hidden": 384, "num_blocks": 2},
+                "quantizer": {"name": "product", "levels": (8,), "num_codes": 48},
+            },
+            "losses": {"l1": 1.0, "l2": 0.0, "charbonnier": 0.0},
+            "data": {
+                "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
+                "num_pages": 8000,
+                "batch_size": 2,
+            },
+            "loop": {
+                "num_steps": 4000,
+                "save_every_steps": 400,
+                "log_every_steps": 50,
+                "eval_every_steps": 1000,
+                "num_workers": 0,
+                "optimizers": {
+                    "hidden": {
+                        "name": "muon", "learning_rate": 0.02, "schedule": "linear",
+                        "final_fraction": 0.02,
+                    },
+                    "rest": {"name": "adamw", "learning_rate": 2e-3, "schedule": "linear"},
+                },
+            },
+        }
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""What the decoder is told about a page: arrays made from the blueprint alone, in the code grid's
+coordinates.
+
+- *Regions*: for each code position, the topmost elements whose boxes hold it: what they are, their
+style and where their edges lie from here.
+- *Characters*: every letter with its place, the middle of its stretch of the line (y, x in codes,
+counted from 1).
+- *Glyphs* (a switch): every line set in one canonical font, whatever font is asked for, stretched
+to its box, and cut into the code grid with a margin. It says where strokes roughly run; the decoder
+learns the real face.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from blueprint.schema import (
+    ALIGNS,
+    FONT_CLASSES,
+    PAINTS,
+    SHAPE_KINDS,
+    TEXT_KINDS,
+    Blueprint,
+    Element,
+    Picture,
+    Shape,
+    Text,
+)
+from blueprint.typeset import CANONICAL_FONTS, bands, coverage, measure, size_px
+
+KINDS = ("none", "text", "picture", *SHAPE_KINDS)
+_STYLE = len(FONT_CLASSES) + 2  # one-hot font class, bold, outline
+REGION_FEATURES = len(KINDS) + _STYLE + 3 + 4 + 1  # kind, style, colour, edges, type size
+CHARACTER_FEATURES = len(FONT_CLASSES) + 1 + 3 + 1  # font class, bold, colour, type size
+CAPTION_FEATURES = 32  # hashed letter pairs of a picture's caption
+_EDGE_REACH = 2.0  # edges further than this many codes away are all alike
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditioningConfig:
+    """`max_characters` and `max_elements` are ceilings; a page beyond them is an error, never
+    cut."""
+
+    downsampling: int = 8
+    max_characters: int = 64
+    slots: int = 3
+    glyphs: bool = True
+
+
+def channels(colour: str) -> np.ndarray:
+    """`#rgb` as three floats in [-1, 1]."""
+    return np.array([int(digit, 16) / 7.5 - 1 for digit in colour[1:]], np.float32)
+
+
+def _style(element: Element) -> np.ndarray:
+    style = np.zeros(_STYLE, np.float32)
+    if isinstance(element, Text):
+        style[FONT_CLASSES.index(element.font)] = 1
+        style[-2] = element.weight == "bold"
+    if isinstance(element, Shape):
+        style[-1] = element.paint == PAINTS[1]
+    return style
+
+
+def _kind(element: Element) -> str:
+    return element.kind if isinstance(element, Shape) else type(element).__name__.lower()
+
+
+def regions(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
+    """float32 [y x R]: the page's colour, then `slots` elements from the top down."""
+    f = config.downsampling
+    rows, columns = blueprint.height_px // f, blueprint.width_px // f
+    grid = np.zeros((rows, columns, config.slots, REGION_FEATURES), np.float32)
+    filled = np.zeros((rows, columns), int)
+    y, x = np.mgrid[:rows, :columns].astype(np.float32) + 0.5
+    for element in reversed(blueprint.elements):
+        left, top, width, height = (
+            n / f for n in element.box.pixels(blueprint.width_px, blueprint.height_px)
+        )
+        edges = np.stack([x - left, y - top, left + width - x, top + height - y], axis=-1)
+        held = (edges.min(axis=-1) > -0.5) & (filled < config.slots)
+        vector = np.zeros(REGION_FEATURES, np.float32)
+        vector[KINDS.index(_kind(element))] = 1
+        at = len(KINDS)
+        vector[at : at + _STYLE] = _style(element)
+        at += _STYLE
+        if not isinstance(element, Picture):
+            vector[at : at + 3] = channels(element.colour)
+        if isinstance(element, Text):
+            vector[-1] = size_px(element, blueprint.height_px) / 32
+        places = np.nonzero(held)
+        block = np.repeat(vector[None], len(places[0]), axis=0)
+        block[:, at + 3 : at + 7] = np.clip(edges[places], -1, _EDGE_REACH) / _EDGE_REACH
+        grid[places[0], places[1], filled[places]] = block
+        filled[places] += 1
+    ground = np.broadcast_to(channels(blueprint.background), (rows, columns, 3))
+    return np.concatenate([ground, grid.reshape(rows, columns, -1)], axis=-1)
+
+
+def captions(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
+    """float32 [y x 32]: letter pairs of the caption of the picture that holds a position, hashed;
+    else zeros."""
+    f = config.downsampling
+    rows, columns = blueprint.height_px // f, blueprint.width_px // f
+    grid = np.zeros((rows, columns, CAPTION_FEATURES), np.float32)
+    for element in blueprint.elements:
+        if isinstance(element, Picture):
+            vector = np.zeros(CAPTION_FEATURES, np.float32)
+            data = element.caption.lower().encode()
+            for a, b in itertools.pairwise(data):
+                vector[(a * 31 + b * 7) % CAPTION_FEATURES] = 1
+            box = element.box.pixels(blueprint.width_px, blueprint.height_px)
+            left, top, width, height = (round(n / f) for n in box)
+            grid[top : top + max(height, 1), left : left + max(width, 1)] = vector
+    return grid
+
+
+def glyphs(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
+    """uint8 [y x G]: canonical ink around each position, a window of twice its side; zeros when
+    switched off."""
+    f, margin = config.downsampling, config.downsampling // 2
+    height, width = blueprint.height_px, blueprint.width_px
+    ink = np.zeros((height, width), np.uint8)
+    if config.glyphs:
+        for text in blueprint.texts:
+            np.maximum(ink, coverage(text, width, height, stretch=True), out=ink)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(ink, margin), (2 * f, 2 * f))
+    return windows[::f, ::f].reshape(height // f, width // f, -1).copy()
+
+
+def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np.ndarray]:
+    """Letters (bytes plus 1, 0 for none) int32 [S], places float32 [S 2] and styles float32 [S K].
+
+    Raises `ValueError` when the page has more than `max_characters`.
+    """
+    f, most = config.downsampling, config.max_characters
+    letters, places = np.zeros(most, np.int32), np.zeros((most, 2), np.float32)
+    styles = np.zeros((most, CHARACTER_FEATURES), np.float32)
+    count = 0
+    for text in blueprint.texts:
+        size = size_px(text, blueprint.height_px)
+        font = CANONICAL_FONTS[text.weight]
+        widest = max(measure(line, font, size) for line in text.lines)
+        style = np.concatenate(
+            [_style(text)[: len(FONT_CLASSES) + 1], channels(text.colour), [size / 32]]
+        )
+        share = {"left": 0.0, "center": 0.5, "right": 1.0}[text.align]
+        assert text.align in ALIGNS and text.kind in TEXT_KINDS
+        for band in bands(text, blueprint.width_px, blueprint.height_px):
+            scale = band.width / max(widest, 1.0)
+            start = band.left + share * (band.width - scale * measure(band.string, font, size))
+            for i, character in enumerate(band.string):
+                before = measure(band.string[:i], font, size)
+                middle = start + scale * (before + measure(band.string[: i + 1], font, size)) / 2
+                for byte in character.encode() if character != " " else b"":
+                    if count == most:
+                        raise ValueError(
+                            f"the page has more than {most} characters: raise "
+                            "config.conditioning.max_characters, or put less text on the page"
+                        )
+                    letters[count] = byte + 1
+                    places[count] = 1 + (band.top + band.height / 2) / f, 1 + middle / f
+                    styles[count] = style
+                    count += 1
+    return {"letters": letters, "letter_places": places, "letter_styles": styles}
+
+
+def condition(blueprint: Blueprint, config: ConditioningConfig) -> Mapping[str, np.ndarray]:
+    """Everything above under the names the model's batch has."""
+    return {
+        "regions": np.concatenate(
+            [regions(blueprint, config), captions(blueprint, config)], axis=-1
+        ),
+        "glyphs": glyphs(blueprint, config),
+        **characters(blueprint, config),
+    }

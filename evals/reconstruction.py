@@ -1,0 +1,39 @@
+"""How well a tokenizer keeps pages it never saw: pixels, codes and words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evals.metrics import code_use, psnr_db, ssim, word_accuracy
+from evals.readers import RapidReader
+from train.log import Evaluation
+from train.loop import Probes
+
+_PICTURES = 8
+
+
+class Reconstructions:
+    """An evaluator over a source of pages; the loop calls it with the tokenizer's probes."""
+
+    def __init__(self, pages: Any) -> None:
+        self._source = pages
+        self._reader = RapidReader()
+
+    def __call__(self, step: int, probes: Probes) -> Evaluation:
+        """PSNR, SSIM, use of codes, and the share of words that can still be read."""
+        records = [self._source[i] for i in range(len(self._source))]
+        pages = np.stack([record["pixels"] for record in records])
+        codes = np.asarray(probes["encode"](pages))
+        again = np.asarray(probes["decode"](codes))
+        reads = [self._reader.words(picture) for picture in again]
+        scalars = {
+            "psnr_db": psnr_db(pages, again),
+            "ssim": ssim(pages, again),
+            "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
+            **code_use(codes, int(probes["codebook_size"]())),
+        }
+        shown = zip(pages[:_PICTURES], again[:_PICTURES], strict=True)
+        sheet = np.concatenate([np.concatenate(pair, axis=0) for pair in shown], axis=1)
+        return Evaluation(scalars, {"reconstructions": sheet})

@@ -1,0 +1,88 @@
+"""The planner: a decoder-only transformer in the shape of Llama and Qwen3.
+
+No biases, RMSNorm before each half, SwiGLU, grouped queries, rotary positions, an optional norm of
+queries and keys, and a head that is the embedding (tied) or its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from layers.attention import LayerCache
+from layers.axes import constrain
+from layers.block import Block, BlockConfig, Stack, causal_mask
+from layers.einsum import Einsum
+from layers.embedding import Embed
+from layers.norm import RMSNorm
+from layers.rope import rotations
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerConfig:
+    """`max_length` counts prompt and blueprint ids together."""
+
+    blocks: BlockConfig
+    vocab_size: int
+    max_length: int
+    rope_theta: float = 10000.0
+    tie_embeddings: bool = True
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Logits of the next id at each position, and the cache if one was given."""
+
+    logits: Float[Array, "B T V"]
+    cache: LayerCache | None
+
+
+class Planner(nnx.Module):
+    """Ids to logits. One forward trains (`cache=None`) and generates."""
+
+    def __init__(self, config: PlannerConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        width = config.blocks.width
+        self.embed = Embed(config.vocab_size, width, rngs=rngs)
+        make = lambda r: Block(config.blocks, rngs=r)  # noqa: E731
+        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs)
+        self.norm = RMSNorm(width)
+        sizes = {"D": width, "V": config.vocab_size}
+        self.head = None if config.tie_embeddings else Einsum("BTD,DV->BTV", sizes, rngs=rngs)
+
+    def empty_cache(self, num_rows: int) -> LayerCache:
+        """A cache for `max_length` positions of so many rows."""
+        blocks = self.config.blocks
+        shape = (
+            blocks.num_layers, num_rows, self.config.max_length,
+            blocks.num_kv_heads, blocks.head_size,
+        )  # fmt: skip
+        return LayerCache(jnp.zeros(shape), jnp.zeros(shape))
+
+    def __call__(
+        self,
+        ids: Int[Array, "B T"],
+        *,
+        cache: LayerCache | None = None,
+        at: Int[Array, " B"] | None = None,
+    ) -> Prediction:
+        """`at` is each row's first position; without it rows start at 0."""
+        B, T = ids.shape
+        start = jnp.zeros((B,), jnp.int32) if at is None else at
+        places = start[:, None] + jnp.arange(T)
+        head_size = self.config.blocks.head_size
+        turn = rotations(
+            places[..., None].astype(jnp.float32), head_size, theta=self.config.rope_theta
+        )
+        mask = causal_mask(places, T if cache is None else self.config.max_length)
+        x = constrain(self.embed(ids), "BTD")
+        x, cache = self.blocks.scan(
+            lambda layer, x, kept: layer(x, turn, mask, cache=kept, at=start), x, cache
+        )
+        x = self.norm(x)
+        return Prediction(self.embed.attend(x) if self.head is None else self.head(x), cache)

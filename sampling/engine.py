@@ -1,0 +1,116 @@
+"""Token generation under constraints: a slow loop that is the specification, and the cached one
+that agrees with it.
+
+Both draw the id at position t of a row with `fold_in(row's key, t)`, so a row's ids depend neither
+on its neighbours nor on the batch's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from sampling.policy import Policy, choose
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What may come next: `allowed()` has one byte an id."""
+
+    finished: bool
+
+    def allowed(self) -> bytes:
+        """1 at each id that may come next."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """Take one of them."""
+        ...
+
+
+def _mask(constraint: Constraint, vocab_size: int) -> np.ndarray:
+    if constraint.finished:
+        return np.ones(vocab_size, bool)
+    return np.frombuffer(constraint.allowed(), np.uint8) > 0
+
+
+def generate_slowly(
+    logits_of: Callable[[Int[Array, "1 T"]], Float[Array, "1 T V"]],
+    prompt: Sequence[int],
+    constraint: Constraint,
+    key: Array,
+    policy: Policy,
+) -> list[int]:
+    """One row, the whole sequence anew for every id: obviously right."""
+    ids = list(prompt)
+    while not constraint.finished:
+        logits = logits_of(jnp.array([ids], jnp.int32))[0, -1]
+        mask = jnp.array(_mask(constraint, logits.shape[-1]))
+        allowed = jnp.where(mask, logits.astype(jnp.float32), -jnp.inf)
+        token = int(choose(jax.random.fold_in(key, len(ids)), allowed, policy))
+        constraint.advance(token)
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+class Engine:
+    """Many rows at once with a cache: `step(ids [B T], cache, at [B]) -> (logits, cache)`.
+
+    Prompts are padded on the right; a padded position is overwritten before any query may look at
+    it.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Array, Any, Array], tuple[Array, Any]],
+        empty_cache: Callable[[Array], Any],
+        *,
+        policy: Policy = Policy(),  # noqa: B008  # a frozen value
+    ) -> None:
+        self._step = step
+        self._empty_cache = empty_cache
+        self._choose = jax.jit(self._pick)
+        self._policy = policy
+
+    def _pick(
+        self,
+        logits: Float[Array, "B V"],
+        mask: Bool[Array, "B V"],
+        keys: Array,
+        places: Int[Array, " B"],
+    ) -> Int[Array, " B"]:
+        allowed = jnp.where(mask, logits.astype(jnp.float32), -jnp.inf)
+        here = jax.vmap(jax.random.fold_in)(keys, places)
+        return jax.vmap(lambda key, row: choose(key, row, self._policy))(here, allowed)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], constraints: Sequence[Constraint], keys: Array
+    ) -> list[list[int]]:
+        """The ids that follow each prompt, until its constraint has finished."""
+        lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+        longest = -(-int(lengths.max()) // 64) * 64
+        ids = np.zeros((len(prompts), longest), np.int32)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        cache = self._empty_cache(jnp.zeros(len(prompts), jnp.int32))
+        logits, cache = self._step(jnp.array(ids), cache, jnp.zeros(len(prompts), jnp.int32))
+        logits = logits[jnp.arange(len(prompts)), lengths - 1]
+        made: list[list[int]] = [[] for _ in prompts]
+        places = lengths
+        while not all(c.finished for c in constraints):
+            mask = np.stack([_mask(c, logits.shape[-1]) for c in constraints])
+            tokens = np.asarray(self._choose(logits, mask, keys, places))
+            for row, constraint, token in zip(made, constraints, tokens, strict=True):
+                if not constraint.finished:
+                    constraint.advance(int(token))
+                    row.append(int(token))
+            logits, cache = self._step(jnp.array(tokens[:, None]), cache, jnp.array(places))
+            logits = logits[:, 0]
+            running = np.array([not c.finished for c in constraints])
+            places = np.where(running, places + 1, places)
+        return made

@@ -1,0 +1,44 @@
+"""From logits to a choice: greedy, or sampled at a temperature from the likeliest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Temperature 0 is greedy. `top_k` 0 and `top_p` 1 cut nothing off; `min_p` is a share of the
+    best."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+def truncate(logits: Float[Array, "*B V"], policy: Policy) -> Float[Array, "*B V"]:
+    """Logits with what the policy cuts off at minus infinity. Always leaves the best one."""
+    if policy.top_k:
+        floor = jax.lax.top_k(logits, min(policy.top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits < floor, -jnp.inf, logits)
+    if policy.min_p:
+        floor = logits.max(axis=-1, keepdims=True) + jnp.log(policy.min_p)
+        logits = jnp.where(logits < floor, -jnp.inf, logits)
+    if policy.top_p < 1:
+        ordered = -jnp.sort(-logits, axis=-1)
+        share = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(share, axis=-1) - share
+        kept = jnp.where(before < policy.top_p, ordered, jnp.inf)
+        logits = jnp.where(logits < kept.min(axis=-1, keepdims=True), -jnp.inf, logits)
+    return logits
+
+
+def choose(key: Array, logits: Float[Array, "*B V"], policy: Policy) -> Int[Array, "*B"]:
+    """One index a row; minus infinity is never chosen while anything else is there."""
+    if policy.temperature == 0:
+        return logits.argmax(axis=-1)
+    return jax.random.categorical(key, truncate(logits / policy.temperature, policy), axis=-1)

@@ -1,0 +1,82 @@
+"""Prompt to proofread page: `python scripts/draw.py --bundle RUN "a prompt" --out DIR`.
+
+Writes blueprint.json, blueprint.svg, page.png and proof.json; with --n above 1 into numbered
+folders. An edited blueprint.json given as --blueprint is printed as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from blueprint.formats import from_json, to_json
+from blueprint.plan import to_svg
+from blueprint.schema import Blueprint
+from evals.readers import RapidReader
+from pipeline import Bundle, Proof
+from sampling.policy import Policy
+
+
+def draw(
+    bundle: Bundle,
+    blueprint: Blueprint,
+    folder: Path,
+    reader: RapidReader,
+    *,
+    seed: int,
+    retries: int,
+) -> Proof:
+    """Print and proofread one blueprint into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "blueprint.json").write_text(to_json(blueprint))
+    (folder / "blueprint.svg").write_text(to_svg(blueprint))
+    codes = bundle.codes(blueprint, seed=seed)
+    codes, proof = bundle.proofread(blueprint, codes, reader, max_retries=retries)
+    Image.fromarray(bundle.pixels(codes)).save(folder / "page.png")
+    (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof), indent=1) + "\n")
+    return proof
+
+
+def main() -> None:
+    """Parse the flags, plan, draw."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("prompt", nargs="?", default="")
+    flags.add_argument("--bundle", type=Path, required=True)
+    flags.add_argument("--out", type=Path, required=True)
+    flags.add_argument("--blueprint", type=Path)
+    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--n", type=int, default=1)
+    flags.add_argument("--max-retries", type=int, default=4)
+    args = flags.parse_args()
+    if args.blueprint:
+        plans = [from_json(args.blueprint.read_text())]
+        bundle = Bundle(args.bundle)
+    elif args.prompt:
+        bundle = Bundle(args.bundle)
+        policy = Policy(0.7) if args.n > 1 else Policy()
+        plans = bundle.plan([args.prompt] * args.n, seed=args.seed, policy=policy)
+    else:
+        raise ValueError("give a prompt, or a blueprint with --blueprint")
+    reader = RapidReader()
+    for i, plan in enumerate(plans):
+        folder = args.out / f"{i:02d}" if len(plans) > 1 else args.out
+        proof = draw(bundle, plan, folder, reader, seed=args.seed + i, retries=args.max_retries)
+        failed = " ".join(word for words in proof.lost for word in words)
+        print(
+            f"{folder}/page.png: "
+            + (f"words that failed: {failed}" if failed else "every word reads")
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as problem:
+        sys.exit(f"{type(problem).__name__}: {problem}")

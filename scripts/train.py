@@ -1,0 +1,38 @@
+"""Train one model: `python scripts/train.py --config configs/X.py --workdir W [--config.a.b=c]`.
+
+A second call with the same workdir goes on from the newest checkpoint, or returns at once when it
+is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pipeline
+from train import config as configs
+from train.loop import train
+
+
+def main() -> None:
+    """Parse the flags, build the run, train."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--config", type=Path, required=True)
+    flags.add_argument("--workdir", type=Path, required=True)
+    args, overrides = flags.parse_known_args()
+    config = configs.load(args.config, overrides)
+    run = pipeline.run(config)
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    (args.workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+    train(run.task, run.dataset, run.loop, args.workdir, evaluate=run.evaluate)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as problem:
+        sys.exit(f"{type(problem).__name__}: {problem}")

@@ -1,0 +1,138 @@
+"""The decoder: what is hidden stays unseen, letters sit on their strokes, and it learns pages by
+heart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from blueprint.schema import Blueprint, Box, Text
+from decoder.conditioning import ConditioningConfig, characters, condition, glyphs
+from decoder.model import Decoder, DecoderConfig
+from decoder.task import CONDITIONS, DecoderTask, draw_mask, example
+from layers.block import BlockConfig
+from sampling.parallel import decode_masked
+from sampling.policy import Policy
+from train.data.posters.canvas import PageStyle
+from train.data.posters.pages import plan
+
+BLOCKS = BlockConfig(width=32, num_layers=2, num_heads=2, num_kv_heads=2, head_size=16, hidden=64)
+CONFIG = DecoderConfig(BLOCKS, num_codes=6, codebook_size=4, conditioning=ConditioningConfig())
+
+
+def batch(size):
+    style = PageStyle()
+    rng = np.random.default_rng(0)
+    y, x = style.height_px // 8, style.width_px // 8
+    records = [
+        {"blueprint": plan(s, style)[1], "codes": rng.integers(0, 4, (y, x, 6), dtype=np.uint8)}
+        for s in range(size)
+    ]
+    rows = [example(record, CONFIG.conditioning) for record in records]
+    return {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Decoder(CONFIG, rngs=nnx.Rngs(0))
+
+
+def given(data):
+    return {name: data[name] for name in CONDITIONS}
+
+
+def test_hidden_codes_are_never_seen(model):
+    data = batch(1)
+    masked = jax.random.bernoulli(jax.random.key(0), 0.5, (1, 16, 16))
+    codes = jnp.array(data["codes"], jnp.int32)
+    other = jnp.where(masked[..., None], 3 - codes, codes)
+    np.testing.assert_array_equal(
+        model(codes, masked, given(data)), model(other, masked, given(data))
+    )
+    shown = jnp.where(masked[..., None], codes, 3 - codes)
+    assert (
+        jnp.abs(model(shown, masked, given(data)) - model(codes, masked, given(data))).max() > 1e-4
+    )
+
+
+def test_conditions_of_a_larger_page_have_the_shapes_of_its_grid():
+    style = PageStyle(256, 320)
+    config = DecoderConfig(BLOCKS, 48, 8, ConditioningConfig(max_characters=256))
+    arrays = condition(plan(3, style)[1], config.conditioning)
+    codes = jnp.zeros((1, 40, 32, 48), jnp.int32)
+
+    def logits():
+        rows = {name: jnp.array(array)[None] for name, array in arrays.items()}
+        return Decoder(config, rngs=nnx.Rngs(0))(codes, jnp.ones((1, 40, 32), bool), rows)
+
+    assert jax.eval_shape(logits).shape == (1, 40, 32, 48, 8)
+
+
+def test_letters_sit_on_their_strokes():
+    text = Text("title", ("Wide", "oo"), Box(100, 100, 800, 500), size_milli=190, align="left")
+    blueprint = Blueprint(128, 128, "#fff", (text,))
+    placed = characters(blueprint, ConditioningConfig())
+    count = int((placed["letters"] > 0).sum())
+    assert bytes((placed["letters"][:count] - 1).tolist()).decode() == "Wideoo"
+    window = glyphs(blueprint, ConditioningConfig()).reshape(16, 16, 16, 16)
+    for y, x in placed["letter_places"][:count]:
+        assert window[int(y - 1), int(x - 1)].max() > 100
+    assert glyphs(blueprint, ConditioningConfig(glyphs=False)).max() == 0
+    with pytest.raises(ValueError, match="more than 4 characters"):
+        characters(blueprint, ConditioningConfig(max_characters=4))
+
+
+def test_masks_hide_what_they_should():
+    assert draw_mask(jax.random.key(0), (4, 16, 16), 1.0).all()
+    shares = draw_mask(jax.random.key(1), (400, 16, 16), 0.0).mean(axis=(1, 2))
+    assert shares.std() > 0.2 and abs(float(shares.mean()) - 2 / np.pi) < 0.05
+
+
+def test_overfits_eight_pages_and_prints_them():
+    task = DecoderTask(CONFIG, whole_mask=1.0)
+    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
+    params, data = nnx.to_pure_dict(params), batch(8)
+    data["codes"] = jnp.repeat(data["codes"][:, :1], 16, axis=1)  # codes of one row of the page
+    optimizer = optax.adam(5e-3)
+    opt = optimizer.init(params)
+
+    @jax.jit
+    def step(params, opt, i):
+        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
+        (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt = optimizer.update(grads, opt)
+        return optax.apply_updates(params, updates), opt, value
+
+    losses = []
+    for i in range(120):
+        params, opt, value = step(params, opt, i)
+        losses.append(float(value))
+    assert losses[0] > 1.2 and losses[-1] < 0.7 * losses[0]
+
+
+def test_parallel_decoding_keeps_what_is_known(model):
+    data = batch(2)
+    codes = jnp.array(data["codes"], jnp.int32)
+    masked = jnp.zeros((2, 16, 16), bool).at[:, 4:9, 3:12].set(True)
+    logits_of = lambda c, m: model(c, m, given(data))  # noqa: E731
+    keys = jax.random.split(jax.random.key(5), 2)
+
+    def run(passes, temperature, rows=slice(None)):
+        def logits_of(c, m):
+            return model(c, m, {name: array[rows] for name, array in given(data).items()})
+
+        policy = Policy(temperature)
+        return decode_masked(
+            logits_of, codes[rows], masked[rows], keys[rows], num_passes=passes, policy=policy
+        )
+
+    greedy = run(1, 0.0)
+    expected = jnp.where(masked[..., None], logits_of(codes, masked).argmax(-1), codes)
+    np.testing.assert_array_equal(greedy, expected)
+    for passes in (1, 4):
+        drawn = run(passes, 1.0)
+        np.testing.assert_array_equal(drawn[~masked], codes[~masked])
+        np.testing.assert_array_equal(drawn, run(passes, 1.0))
+        np.testing.assert_array_equal(drawn[1:], run(passes, 1.0, slice(1, None)))

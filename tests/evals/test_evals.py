@@ -1,0 +1,108 @@
+"""Scores by hand, a reader that reads, controls that score what they should, and a page whose links
+exist."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from blueprint.plan import to_svg
+from blueprint.schema import Blueprint, Box, Text
+from blueprint.typeset import CANONICAL_FONTS, load_font
+from evals import report
+from evals.attribution import attribute
+from evals.benchmarks import pages
+from evals.metrics import (
+    code_use,
+    normalise,
+    psnr_db,
+    ssim,
+    word_accuracy,
+    word_hits,
+    word_precision,
+)
+from evals.proof import element_reads, lost_words
+from evals.readers import RapidReader, ReadLine
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return RapidReader()
+
+
+def test_words_are_counted_exactly():
+    assert word_hits(["Buy", "now", "now"], ["now Buy"]) == [True, True, False]
+    assert word_hits(["Sale"], ["sale"]) == [False]
+    assert word_hits(["don't", "A-B"], ["don’t A–B"]) == [True, True]
+    assert normalise("a\u00a0 b\uff01") == "a b!"
+    assert word_accuracy([["a", "b"], ["c", "d"]], [["a"], ["c d"]]) == 0.75
+    assert word_precision([["a"]], [["a", "b", "c", "d"]]) == 0.25
+    assert word_precision([["a"]], [[]]) == 1.0
+
+
+def test_pictures_and_codes_are_measured():
+    black = np.zeros((1, 16, 16, 3), np.uint8)
+    grey = black + 16
+    assert psnr_db(black, grey) == pytest.approx(24.05, abs=0.01)
+    assert psnr_db(black, black) == float("inf") and ssim(black, black) == pytest.approx(1.0)
+    codes = np.array([0, 0, 1, 1]).reshape(1, 2, 2, 1)
+    assert code_use(codes, 4) == {
+        "usage": 0.5, "perplexity": pytest.approx(2.0), "dead_codes": 2.0,
+    }  # fmt: skip
+
+
+def test_the_reader_reads_small_print_where_it_stands(reader):
+    page = Image.new("RGB", (128, 128), "#fed")
+    font = load_font(CANONICAL_FONTS["regular"], 14)
+    ImageDraw.Draw(page).text((10, 80), "Hembtar K49", "#124", font)
+    lines = reader.read(np.asarray(page))
+    assert reader.words(np.asarray(page)) == ["Hembtar", "K49"]
+    left, top, width, height = lines[0].box_px
+    assert abs(left - 10) < 6 and 70 < top < 95 and 60 < width < 110 and height < 30
+
+
+def test_lines_belong_to_the_text_they_overlap_most():
+    texts = (
+        Text("title", ("Big Day",), Box(0, 0, 1000, 200)),
+        Text("label", ("Here",), Box(0, 500, 1000, 200)),
+    )
+    blueprint = Blueprint(128, 128, "#fff", texts)
+    lines = [ReadLine("Big Dax", (4, 3, 80, 20), 1.0), ReadLine("Here", (4, 66, 50, 20), 1.0)]
+    reads = element_reads(blueprint, lines)
+    assert reads == [["Big", "Dax"], ["Here"]]
+    assert lost_words(texts[0], reads[0]) == ["Day"] and lost_words(texts[1], reads[1]) == []
+
+
+def test_every_lost_word_has_a_name():
+    targets = [["a", "b", "c", "d", "e"]]
+    reads = {
+        "typeset": [["a b c d"]], "reconstructed": [["a b c"]],
+        "given_blueprint": [["a b e"]], "end_to_end": [["a e"]],
+    }  # fmt: skip
+    assert attribute(targets, reads) == {
+        "reader": 1, "tokenizer": 1, "decoder": 1, "planner": 1, "read": 1,
+    }  # fmt: skip
+
+
+def test_a_perfect_system_scores_its_ceiling_and_the_controls_do_not(reader, tmp_path):
+    cases = pages.cases(6)
+    typeset = [reader.words(case.pixels) for case in cases]
+    stages = ("typeset", "reconstructed", "given_blueprint", "end_to_end")
+    reads = dict.fromkeys(stages, typeset)
+    plans = [case.blueprint for case in cases]
+    scores = pages.score(cases, reads, plans, reader)
+    assert scores["word_accuracy"]["end_to_end"] == scores["word_accuracy"]["typeset"] > 0.85
+    assert scores["copy_fidelity"] == scores["valid_blueprints"] == 1.0
+    controls = scores["controls"]
+    assert controls["blank_page"] == 0
+    assert controls["frequent_words_page"] < 0.1 and controls["shuffled_targets"] < 0.2
+    assert sum(scores["attribution"].values()) == scores["num_words"]
+    drawn = {stage: [case.pixels for case in cases] for stage in stages}
+    svgs = [to_svg(plan) for plan in plans]
+    page = report.write(tmp_path, scores, cases, drawn, reads, plans=svgs)
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    links = re.findall(r'src="([^"]+)"', page.read_text())
+    assert len(links) == 24 and all((tmp_path / link).is_file() for link in links)
+    assert "end_to_end" in report.table(scores)

@@ -1,0 +1,102 @@
+"""The planner: its published shape, causality, memory, and that fast generation is the slow one."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from blueprint import codec, vocab
+from blueprint.check import copy_fidelity
+from blueprint.copying import automaton
+from layers.block import BlockConfig
+from planner.examples import example
+from planner.model import Planner, PlannerConfig
+from planner.task import PlannerTask
+from sampling.engine import Engine, generate_slowly
+from sampling.policy import Policy
+from train.data.posters.canvas import PageStyle
+from train.data.posters.pages import plan
+
+BLOCKS = BlockConfig(
+    width=32, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8, hidden=64, qk_norm=True
+)
+TINY = PlannerConfig(BLOCKS, vocab.SIZE, 384)
+
+
+def test_a_published_shape_has_its_published_size():
+    blocks = BlockConfig(
+        width=1024, num_layers=28, num_heads=16, num_kv_heads=8, head_size=128, hidden=3072,
+        qk_norm=True,
+    )  # fmt: skip
+    config = PlannerConfig(blocks, 151936, 4096, 1e6, tie_embeddings=True)
+    module = nnx.eval_shape(lambda: Planner(config, rngs=nnx.Rngs(0)))
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(module))))
+    assert count == 596_049_920  # Qwen3-0.6B: .44 billion outside the embedding
+
+
+def test_the_future_has_no_gradient():
+    model = Planner(TINY, rngs=nnx.Rngs(0))
+    ids = jnp.arange(6)[None] + 40
+
+    graphdef, state = nnx.split(model)
+    grads = jax.grad(lambda p: nnx.merge(graphdef, p)(ids).logits[0, 2, 7])(nnx.to_pure_dict(state))
+    reach = jnp.abs(grads["embed"]["table"]).sum(-1)
+    assert (reach[ids[0, :3]] > 0).all() and (reach[ids[0, 3:]] == 0).all()
+
+
+def test_examples_mark_the_blueprint():
+    prompt, page = plan(0, PageStyle())
+    row = example({"prompt": prompt, "blueprint": page}, 512)
+    assert codec.decode(row["ids"][row["planned"]].tolist()) == page
+    with pytest.raises(ValueError, match="exceed 50"):
+        example({"prompt": prompt, "blueprint": page}, 50)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
+def test_the_engine_is_the_slow_loop(policy):
+    task = PlannerTask(TINY)
+    model = task.init(nnx.Rngs(1))
+    probes = {
+        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs))
+        for name, probe in task.probes().items()
+    }
+    prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
+    ids = [vocab.encode_prompt(p) for p in prompts]
+    rules = lambda: [automaton(p, page_px=(64, 64), max_ids=90) for p in prompts]  # noqa: E731
+    keys = jax.random.split(jax.random.key(3), 2)
+    fast = Engine(probes["step"], probes["empty_cache"], policy=policy)
+    made = fast.generate(ids, rules(), keys)
+    alone = fast.generate(ids[1:], rules()[1:], keys[1:])
+    assert alone[0] == made[1]
+
+    def padded(x):
+        return probes["logits"](jnp.pad(x, ((0, 0), (0, 384 - x.shape[1]))))[:, : x.shape[1]]
+
+    for prompt, row, rule, key, page in zip(ids, made, rules(), keys, prompts, strict=True):
+        assert generate_slowly(padded, prompt, rule, key, policy) == row
+        assert copy_fidelity(page, codec.decode(row)) == 1.0
+
+
+def test_overfits_eight_pages():
+    task = PlannerTask(TINY)
+    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
+    params = nnx.to_pure_dict(params)
+    rows = [
+        example(dict(zip(("prompt", "blueprint"), plan(s, PageStyle()), strict=True)), 384)
+        for s in range(8)
+    ]
+    batch = {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
+    optimizer = optax.adam(1e-2)
+    opt = optimizer.init(params)
+
+    @jax.jit
+    def step(params, opt):
+        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), batch, jax.random.key(0))  # noqa: E731
+        (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt = optimizer.update(grads, opt)
+        return optax.apply_updates(params, updates), opt, value, scalars["accuracy"]
+
+    for _ in range(150):
+        params, opt, value, accuracy = step(params, opt)
+    assert value < 1.5 and accuracy > 0.6

@@ -1,0 +1,104 @@
+"""Groups, and how a kernel's letters make it a matrix for Muon."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from train.optimizer import OptimizerConfig, build, learning_rate
+
+MATRICES = [
+    ((16, 16), "DF", "D"), ((64, 64), "DF", "D"), ((64, 256), "DF", "D"), ((256, 64), "FD", "F"),
+    ((64, 4, 16), "DNH", "D"), ((4, 16, 64), "NHD", "NH"), ((3, 64, 64), "LDF", "D"),
+    ((3, 64, 4, 16), "LDNH", "D"),
+]  # fmt: skip
+
+
+def normal(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def one_update(config, grads, *, axes, summed, group=lambda path: "it"):
+    params = jax.tree.map(jnp.ones_like, grads)
+    configs = config if isinstance(config, dict) else {"it": config}
+    tx = build(configs, group, params, axes=axes, summed=summed, num_steps=10)
+    return tx.update(grads, tx.init(params), params)[0]
+
+
+def muon_update(grad, axes, summed, **changes):
+    config = OptimizerConfig("muon", 1.0, **changes)
+    return one_update(config, {"k": grad}, axes={"k": axes}, summed={"k": summed})["k"]
+
+
+@pytest.mark.parametrize(("shape", "axes", "summed"), MATRICES, ids=str)
+def test_consistent_rms_is_the_same_for_every_matrix(shape, axes, summed):
+    update = muon_update(normal(shape), axes, summed, consistent_rms=0.2)
+    assert float(jnp.sqrt(jnp.mean(update**2))) == pytest.approx(0.2, rel=0.2)
+
+
+def test_letters_make_the_matrix():
+    flat = muon_update(normal((8, 12)), "DF", "D")
+    heads = muon_update(normal((8, 12)).reshape(8, 3, 4), "DNH", "D")
+    np.testing.assert_allclose(heads.reshape(8, 12), flat, atol=1e-5)
+    back = muon_update(normal((8, 12)).T.reshape(3, 4, 8), "NHD", "NH")
+    scale = np.sqrt(12 / 8)  # fan_out / fan_in, on the way in only
+    np.testing.assert_allclose(back.reshape(12, 8).T * scale, flat, atol=1e-5)
+
+
+def test_stacked_layers_are_a_batch():
+    layers = normal((3, 8, 12))
+    stacked = muon_update(layers, "LDF", "D")
+    for one, grad in zip(stacked, layers, strict=True):
+        np.testing.assert_allclose(one, muon_update(grad, "DF", "D"), atol=1e-5)
+
+
+def test_vectors_of_a_muon_group_go_to_adam():
+    grads = {"k": normal((8, 12)), "scale": normal((3, 12), 1)}
+    letters = {"axes": {"k": "DF", "scale": "LD"}, "summed": {"k": "D", "scale": ""}}
+    both = one_update(OptimizerConfig("muon", 0.1), grads, **letters)
+    adam = optax.nadamw(0.1, 0.9, 0.95, weight_decay=0.0)
+    wanted, _ = adam.update(grads["scale"], adam.init(grads["scale"]), grads["scale"])
+    np.testing.assert_allclose(both["scale"], wanted, rtol=1e-5)
+
+
+def test_groups_clip_and_schedule_apart_and_frozen_stays():
+    def group(path):
+        return path[0]
+
+    configs = {
+        "a": OptimizerConfig("adamw", 1.0, clip=1.0, b1=0.0, b2=0.0),
+        "b": OptimizerConfig("adamw", 1.0, warmup_steps=4),
+    }
+    letters = {n: dict.fromkeys(("a", "b", "frozen"), "D") for n in ("axes", "summed")}
+    grads = {name: normal((5,), seed) for seed, name in enumerate(("a", "b", "frozen"))}
+    updates = one_update(configs, grads, group=group, **letters)
+    assert jnp.all(updates["frozen"] == 0) and jnp.all(updates["b"] == 0)
+    louder = one_update(configs, {**grads, "b": 1e6 * grads["b"]}, group=group, **letters)
+    np.testing.assert_array_equal(updates["a"], louder["a"])
+    assert jnp.all(updates["a"] != 0)
+
+
+def test_schedules_warm_up_and_end_where_they_say():
+    for schedule, end in [("constant", 2.0), ("linear", 0.2), ("cosine", 0.2)]:
+        rate = learning_rate(
+            OptimizerConfig(
+                learning_rate=2.0, schedule=schedule, warmup_steps=4, final_fraction=0.1
+            ),
+            20,
+        )
+        values = [float(rate(step)) for step in (0, 2, 4, 20)]
+        assert values == pytest.approx([0.0, 1.0, 2.0, end]), schedule
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (OptimizerConfig("lion"), "optimizer 'lion' is not known; there are: adamw, muon"),
+        (OptimizerConfig(schedule="step"), "schedule 'step' is not known"),
+        ({"other": OptimizerConfig()}, "no optimizer for group it"),
+    ],
+)
+def test_bad_requests_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        one_update(config, {"k": normal((2, 2))}, axes={"k": "DF"}, summed={"k": "D"})

@@ -1,0 +1,48 @@
+"""`page(seed)`: a prompt, its blueprint and its pixels, a pure function of (seed, style)."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+
+from blueprint.schema import Blueprint
+from train.data.posters import prompts
+from train.data.posters.canvas import Canvas, PageStyle, choose_families
+from train.data.posters.painting import paint
+from train.data.posters.scenes import DOMAINS
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """`pixels` is uint8 [Y X 3]; `domain` is poster, mockup or shop."""
+
+    domain: str
+    prompt: str
+    blueprint: Blueprint
+    pixels: np.ndarray
+
+
+def _layout(seed: int, style: PageStyle) -> tuple[str, str, Blueprint]:
+    rng = random.Random(f"scene {seed} {style.split}")
+    domain = tuple(DOMAINS)[rng.randrange(len(DOMAINS))]
+    palettes, scenes = DOMAINS[domain]
+    canvas = Canvas(seed, style, palettes)
+    scene = rng.choice(scenes)(canvas)
+    page = style.width_px, style.height_px
+    blueprint = Blueprint(*page, canvas.palette.ground, tuple(canvas.elements))
+    return domain, prompts.write(scene, blueprint, rng), blueprint
+
+
+def plan(seed: int, style: PageStyle) -> tuple[str, Blueprint]:
+    """(prompt, blueprint) of a page without painting it."""
+    return _layout(seed, style)[1:]
+
+
+def page(seed: int, style: PageStyle) -> Page:
+    """The page of a seed. The same seed is another page in another split, size or quoting."""
+    domain, prompt, blueprint = _layout(seed, style)
+    families = choose_families(seed, style.split)
+    pixels = paint(blueprint, families, random.Random(f"paint {seed} {style.split}"))
+    return Page(domain, prompt, blueprint, pixels)

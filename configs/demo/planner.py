@@ -21,13 +21,13 @@ def get_config() -> ConfigDict:
                     "head_size": 32, "hidden": 384, "qk_norm": True,
                 },
                 "vocab_size": vocab.SIZE,
-                "max_length": 512,
+                "max_length": 416,
                 "tie_embeddings": True,
             },
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 20000,
-                "batch_size": 8,
+                "batch_size": 4,
             },
             "loop": {
                 "num_steps": 1500,

@@ -93,7 +93,7 @@ def test_only_cadences_may_change(tmp_path):
     again(save_every_steps=1, log_every_steps=7, keep=5, eval_every_steps=2)
     with pytest.raises(CheckpointError, match=r"data\.style\.px: 64 there, 32 here"):
         again(data={"pages": 8, "style": {"px": 32}})
-    with pytest.raises(CheckpointError, match="loop.num_steps: 4 there, 8 here"):
+    with pytest.raises(CheckpointError, match=r"loop\.num_steps: 4 there, 8 here"):
         again(num_steps=8)
     with pytest.raises(CheckpointError, match="bad_from: 0 there, 3 here"):
         again(task=NetTask(bad_from=3))

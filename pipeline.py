@@ -19,7 +19,7 @@ from tqdm import tqdm
 from blueprint import codec, vocab
 from blueprint.copying import automaton
 from blueprint.schema import Blueprint
-from decoder.conditioning import condition
+from decoder.conditioning import canonical_page, condition
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
 from decoder.task import example as decoder_example
@@ -201,11 +201,17 @@ def encode_pages(tokenizer: Model, folder: Path, *, num_pages: int, chunk: int =
         return
     pages = Pages(build(PageStyle, page, path="config.data.page"), num_pages)
 
-    def chunks() -> Iterator[np.ndarray]:
+    def encoded(pictures: list[np.ndarray]) -> np.ndarray:
+        return np.asarray(tokenizer.probes["encode"](np.stack(pictures))).astype(np.uint8)
+
+    def chunks() -> Iterator[dict[str, np.ndarray]]:
         for start in tqdm(range(0, num_pages, chunk), desc="encode", unit="chunk", mininterval=5):
             stop = min(start + chunk, num_pages)
-            pixels = np.stack([pages[i]["pixels"] for i in range(start, stop)])
-            yield np.asarray(tokenizer.probes["encode"](pixels)).astype(np.uint8)
+            records = [pages[i] for i in range(start, stop)]
+            yield {
+                "codes": encoded([r["pixels"] for r in records]),
+                "glyph_codes": encoded([canonical_page(r["blueprint"]) for r in records]),
+            }
 
     shape = (num_pages, *contract["grid"], contract["num_codes"])
     write_cache(folder, chunks(), shape, header)
@@ -292,6 +298,9 @@ class Bundle:
         masked = np.ones((rows, columns), bool) if masked is None else masked
         config = decoder_task(self.decoder.config).model.conditioning
         given = {k: np.asarray(v)[None] for k, v in condition(blueprint, config).items()}
+        given["glyph_codes"] = np.asarray(
+            self.tokenizer.probes["encode"](canonical_page(blueprint)[None])
+        )
         keys = jax.random.split(jax.random.key(seed), 1)
         made = self._print(
             known[None].astype(np.int32), masked[None], given, keys,

@@ -6,8 +6,9 @@ style and where their edges lie from here.
 - *Characters*: every letter with its place, the middle of its stretch of the line (y, x in codes,
 counted from 1).
 - *Glyphs* (a switch): every line set in one canonical font, whatever font is asked for, stretched
-to its box, and cut into the code grid with a margin. It says where strokes roughly run; the decoder
-learns the real face.
+to its box. `ink` cuts it into the code grid with a margin; `encoded` adds the codes that our own
+tokenizer gives the lines on their flat grounds, from which the decoder may copy; `off` shows
+nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from blueprint.check import ground
 from blueprint.schema import (
     ALIGNS,
     FONT_CLASSES,
@@ -48,7 +50,11 @@ class ConditioningConfig:
     downsampling: int = 8
     max_characters: int = 64
     slots: int = 3
-    glyphs: bool = True
+    glyphs: str = "encoded"
+
+    def __post_init__(self) -> None:
+        if self.glyphs not in ("encoded", "ink", "off"):
+            raise ValueError(f"glyphs {self.glyphs!r} is not encoded, ink or off")
 
 
 def channels(colour: str) -> np.ndarray:
@@ -125,11 +131,29 @@ def glyphs(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
     f, margin = config.downsampling, config.downsampling // 2
     height, width = blueprint.height_px, blueprint.width_px
     ink = np.zeros((height, width), np.uint8)
-    if config.glyphs:
+    if config.glyphs != "off":
         for text in blueprint.texts:
             np.maximum(ink, coverage(text, width, height, stretch=True), out=ink)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(ink, margin), (2 * f, 2 * f))
     return windows[::f, ::f].reshape(height // f, width // f, -1).copy()
+
+
+def canonical_page(blueprint: Blueprint) -> np.ndarray:
+    """The lines in their colours and the canonical font on flat grounds, nothing else: uint8 [Y X
+    3].
+
+    The pipeline encodes it by the tokenizer for `glyphs="encoded"`.
+    """
+    width, height = blueprint.width_px, blueprint.height_px
+    page = np.empty((height, width, 3), np.float32)
+    page[:] = channels(blueprint.background)
+    for i, text in enumerate(blueprint.elements):
+        if isinstance(text, Text):
+            left, top, wide, high = (round(n) for n in text.box.pixels(width, height))
+            page[top : top + high, left : left + wide] = channels(ground(blueprint, i))
+            share = coverage(text, width, height, stretch=True)[..., None] / 255
+            page = page * (1 - share) + channels(text.colour) * share
+    return np.round((page + 1) * 127.5).astype(np.uint8)
 
 
 def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np.ndarray]:

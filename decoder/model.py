@@ -62,6 +62,9 @@ class Decoder(nnx.Module):
         self.mask_vector = nnx.Param(jnp.zeros((width,)), axes="D", summed="")
         self.regions_in = project(config.region_width)
         self.glyphs_in = project(window)
+        self.copies_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
+        self.copy_gate = Einsum("BTD,DQ->BTQ", sizes, rngs=rngs, scale=0.1)
+        self.copy_bias = nnx.Param(jnp.full((Q,), 2.0), axes="Q", summed="")
         self.letters_in = Embed(257, width, rngs=rngs, scale=0.5)
         self.styles_in = project(CHARACTER_FEATURES)
         self.mixed_norm = RMSNorm(width)
@@ -87,6 +90,11 @@ class Decoder(nnx.Module):
         page = jnp.where(hidden, self.mask_vector[...], self.codes_in(seen) * Q**0.5)
         page = page + self.regions_in(conditions["regions"].reshape(B, T, -1))
         page = page + self.glyphs_in(conditions["glyphs"].reshape(B, T, -1) / 127.5)
+        copies = jax.nn.one_hot(
+            conditions["glyph_codes"].reshape(B, T, Q), self.config.codebook_size
+        )
+        if self.config.conditioning.glyphs == "encoded":
+            page = page + self.copies_in(copies) * Q**0.5
         letters = self.letters_in(conditions["letters"]) + self.styles_in(
             conditions["letter_styles"]
         )
@@ -102,5 +110,9 @@ class Decoder(nnx.Module):
         tokens, _ = self.blocks.scan(
             lambda layer, x, _: (layer(x, turn, mask)[0], None), constrain(tokens, "BTD")
         )
-        logits = self.head(self.norm(tokens[:, -T:]))
+        features = self.norm(tokens[:, -T:])
+        logits = self.head(features)
+        if self.config.conditioning.glyphs == "encoded":
+            gate = self.copy_gate(features) + self.copy_bias[...]
+            logits = logits + gate[..., None] * copies
         return logits.reshape(B, y, x, Q, -1)

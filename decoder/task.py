@@ -16,12 +16,13 @@ from decoder.conditioning import ConditioningConfig, condition
 from decoder.model import Decoder, DecoderConfig
 from layers.losses import cross_entropy
 
-CONDITIONS = ("regions", "glyphs", "letters", "letter_places", "letter_styles")
+CONDITIONS = ("regions", "glyphs", "glyph_codes", "letters", "letter_places", "letter_styles")
 
 
 def example(record: Mapping[str, Any], config: ConditioningConfig) -> dict[str, np.ndarray]:
-    """A record of a code cache (`codes`, `blueprint`) as arrays of the batch."""
-    return {"codes": record["codes"], **condition(record["blueprint"], config)}
+    """A record of a code cache (`codes`, `glyph_codes`, `blueprint`) as arrays of the batch."""
+    codes = {name: record[name] for name in ("codes", "glyph_codes")}
+    return {**codes, **condition(record["blueprint"], config)}
 
 
 def draw_mask(key: Array, shape: tuple[int, int, int], whole: float) -> Bool[Array, "B y x"]:

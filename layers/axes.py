@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -74,15 +75,15 @@ def constrain(x: jax.Array, axes: str) -> jax.Array:
     )
 
 
-def axes_tree(module: nnx.Module, *, field: str = "axes") -> dict[str, object]:
+def axes_tree(module: nnx.Module, *, field: str = "axes") -> dict[Any, Any]:
     """The letters of every parameter, nested as `nnx.to_pure_dict` nests their arrays.
 
     `field="summed"` gives the letters that its product sums away instead (none for a scale).
     """
-    tree: dict[str, object] = {}
+    tree: dict[Any, Any] = {}
     for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
         here = tree
         for key in path[:-1]:
-            here = here.setdefault(key, {})  # type: ignore[assignment]  # nested dicts of dicts
+            here = here.setdefault(key, {})
         here[path[-1]] = variable.get_metadata()[field]
     return tree

@@ -58,6 +58,25 @@ def generate_slowly(
     return ids[len(prompt) :]
 
 
+def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> np.ndarray:
+    """int32 [B T]: T is a multiple of 64, so that few shapes compile, but at most `capacity`."""
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= capacity:
+            fault = f"has {len(prompt)} ids, the cache {capacity}" if prompt else "is empty"
+            raise ValueError(f"prompt {i} {fault}")
+    longest = max(map(len, prompts))
+    ids = np.zeros((len(prompts), min(-(-longest // 64) * 64, capacity)), np.int32)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return ids
+
+
+def _require_room(places: np.ndarray, running: np.ndarray, capacity: int) -> None:
+    full = np.nonzero(running & (places + 1 >= capacity))[0]
+    if len(full):
+        raise ValueError(f"row {full[0]} goes on beyond the {capacity} ids that the cache holds")
+
+
 class Engine:
     """Many rows at once with a cache: `step(ids [B T], cache, at [B]) -> (logits, cache)`.
 
@@ -91,13 +110,21 @@ class Engine:
     def generate(
         self, prompts: Sequence[Sequence[int]], constraints: Sequence[Constraint], keys: Array
     ) -> list[list[int]]:
-        """The ids that follow each prompt, until its constraint has finished."""
+        """The ids that follow each prompt, until its constraint has finished.
+
+        Raises `ValueError` naming the prompt that is empty or that the cache cannot hold with its
+        ids.
+        """
+        if len(prompts) != len(constraints) or len(prompts) != len(keys):
+            raise ValueError(
+                f"{len(prompts)} prompts, {len(constraints)} constraints and {len(keys)} keys: "
+                "a row needs one of each"
+            )
+        if not prompts:
+            return []
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-        longest = -(-int(lengths.max()) // 64) * 64
-        ids = np.zeros((len(prompts), longest), np.int32)
-        for row, prompt in zip(ids, prompts, strict=True):
-            row[: len(prompt)] = prompt
         cache = self._empty_cache(jnp.zeros(len(prompts), jnp.int32))
+        ids = _padded(prompts, cache.keys.shape[2])
         logits, cache = self._step(jnp.array(ids), cache, jnp.zeros(len(prompts), jnp.int32))
         logits = logits[jnp.arange(len(prompts)), lengths - 1]
         made: list[list[int]] = [[] for _ in prompts]
@@ -112,5 +139,6 @@ class Engine:
             logits, cache = self._step(jnp.array(tokens[:, None]), cache, jnp.array(places))
             logits = logits[:, 0]
             running = np.array([not c.finished for c in constraints])
+            _require_room(places, running, cache.keys.shape[2])
             places = np.where(running, places + 1, places)
         return made

@@ -27,13 +27,17 @@ def decode_masked(
 
     After pass i of n, a share cos(pi i / 2n) of the masked positions is masked again: those whose Q
     chosen codes have the least log-probability together. One greedy pass is the argmax.
+
+    Raises `ValueError` for no passes.
     """
+    if num_passes < 1:
+        raise ValueError(f"num_passes {num_passes} is not at least 1")
     B = codes.shape[0]
     hidden = masked.reshape(B, -1)
     total = hidden.sum(axis=-1)
 
     def one_pass(
-        i: Int[Array, ""], carry: tuple[Array, Array]
+        i: Int[Array, ""] | int, carry: tuple[Array, Array]
     ) -> tuple[Int[Array, "B y x Q"], Bool[Array, "B y x"]]:
         codes, masked = carry
         logits = logits_of(codes, masked).astype(jnp.float32)

@@ -19,6 +19,17 @@ class Policy:
     top_p: float = 1.0
     min_p: float = 0.0
 
+    def __post_init__(self) -> None:
+        sound = {
+            "temperature": self.temperature >= 0,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+        }
+        for name, holds in sound.items():
+            if not holds:
+                raise ValueError(f"{name} {getattr(self, name)} would leave nothing to choose from")
+
 
 def truncate(logits: Float[Array, "*B V"], policy: Policy) -> Float[Array, "*B V"]:
     """Logits with what the policy cuts off at minus infinity. Always leaves the best one."""

@@ -26,9 +26,11 @@ def main() -> None:
     args, overrides = flags.parse_known_args()
     config = configs.load(args.config, overrides)
     run = pipeline.run(config)
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    (args.workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
-    train(run.task, run.dataset, run.loop, args.workdir, evaluate=run.evaluate)
+    if not (args.workdir / "checkpoints").exists():  # a restart under another config is refused
+        args.workdir.mkdir(parents=True, exist_ok=True)
+        (args.workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+    data = config.data.to_dict()
+    train(run.task, run.dataset, run.loop, args.workdir, evaluate=run.evaluate, data=data)
 
 
 if __name__ == "__main__":

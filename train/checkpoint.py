@@ -146,10 +146,8 @@ def load_weights(
     target, manifest = newest(folder)
     reader = ocp.PyTreeCheckpointer()
     try:
-        as_numpy = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-            reader.metadata(target / "model").item_metadata.tree,
-        )
+        saved: Any = reader.metadata(target / "model").item_metadata
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved.tree)
         model = _list_keys(reader.restore(target / "model", restore_args=as_numpy))
     except (OSError, ValueError, KeyError, AttributeError) as problem:
         raise CheckpointError(

@@ -110,7 +110,7 @@ def one_step(
 
         (loss, (scalars, extra)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt = optimizer.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         decay = config.ema_decay
         average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
         ema = jax.tree.map(average, state.ema, params) if decay else {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
 
-def build(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def build(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with automatic axes (since JAX 0.9 the default is explicit ones). One size may be -1:
     the rest.
 

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
                 },
                 "num_codes": 48,
                 "codebook_size": 8,
-                "conditioning": {"downsampling": 8, "max_characters": 64, "glyphs": True},
+                "conditioning": {"downsampling": 8, "max_characters": 64, "glyphs": "encoded"},
                 "objective": "masked",
             },
             "data": {

@@ -1,6 +1,8 @@
 """The decoder: what is hidden stays unseen, letters sit on their strokes, and it learns pages by
 heart."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from flax import nnx
 
 from blueprint.schema import Blueprint, Box, Text
-from decoder.conditioning import ConditioningConfig, characters, condition, glyphs
+from decoder.conditioning import ConditioningConfig, canonical_page, characters, condition, glyphs
 from decoder.model import Decoder, DecoderConfig
 from decoder.task import CONDITIONS, DecoderTask, draw_mask, example
 from layers.block import BlockConfig
@@ -26,8 +28,13 @@ def batch(size):
     style = PageStyle()
     rng = np.random.default_rng(0)
     y, x = style.height_px // 8, style.width_px // 8
+    shape = (y, x, 6)
     records = [
-        {"blueprint": plan(s, style)[1], "codes": rng.integers(0, 4, (y, x, 6), dtype=np.uint8)}
+        {
+            "blueprint": plan(s, style)[1],
+            "codes": rng.integers(0, 4, shape, dtype=np.uint8),
+            "glyph_codes": rng.integers(0, 4, shape, dtype=np.uint8),
+        }
         for s in range(size)
     ]
     rows = [example(record, CONFIG.conditioning) for record in records]
@@ -62,6 +69,7 @@ def test_conditions_of_a_larger_page_have_the_shapes_of_its_grid():
     config = DecoderConfig(BLOCKS, 48, 8, ConditioningConfig(max_characters=256))
     arrays = condition(plan(3, style)[1], config.conditioning)
     codes = jnp.zeros((1, 40, 32, 48), jnp.int32)
+    arrays = {**arrays, "glyph_codes": codes[0]}
 
     def logits():
         rows = {name: jnp.array(array)[None] for name, array in arrays.items()}
@@ -79,7 +87,7 @@ def test_letters_sit_on_their_strokes():
     window = glyphs(blueprint, ConditioningConfig()).reshape(16, 16, 16, 16)
     for y, x in placed["letter_places"][:count]:
         assert window[int(y - 1), int(x - 1)].max() > 100
-    assert glyphs(blueprint, ConditioningConfig(glyphs=False)).max() == 0
+    assert glyphs(blueprint, ConditioningConfig(glyphs="off")).max() == 0
     with pytest.raises(ValueError, match="more than 4 characters"):
         characters(blueprint, ConditioningConfig(max_characters=4))
 
@@ -136,3 +144,26 @@ def test_parallel_decoding_keeps_what_is_known(model):
         np.testing.assert_array_equal(drawn[~masked], codes[~masked])
         np.testing.assert_array_equal(drawn, run(passes, 1.0))
         np.testing.assert_array_equal(drawn[1:], run(passes, 1.0, slice(1, None)))
+
+
+def test_the_canonical_page_shows_lines_on_their_grounds():
+    blueprint = plan(1, PageStyle())[1]
+    page = canonical_page(blueprint)
+    ground = [17 * int(digit, 16) for digit in blueprint.background[1:]]
+    assert page.shape == (128, 128, 3)
+    for text in blueprint.texts:
+        left, top, width, height = (round(n) for n in text.box.pixels(128, 128))
+        inside = page[top : top + height, left : left + width].reshape(-1, 3).astype(int)
+        ink = [17 * int(digit, 16) for digit in text.colour[1:]]
+        assert (np.abs(inside - ink).max(axis=1) < 40).mean() > 0.05
+        page[top - 3 : top + height + 3, max(left - 6, 0) : left + width + 6] = ground
+    assert (page == ground).all()
+
+
+def test_without_glyphs_their_codes_are_not_looked_at():
+    config = dataclasses.replace(CONFIG, conditioning=ConditioningConfig(glyphs="ink"))
+    model, data = Decoder(config, rngs=nnx.Rngs(0)), batch(1)
+    codes, masked = jnp.array(data["codes"], jnp.int32), jnp.ones((1, 16, 16), bool)
+    first = model(codes, masked, given(data))
+    data["glyph_codes"] = 3 - data["glyph_codes"]
+    np.testing.assert_array_equal(first, model(codes, masked, given(data)))

@@ -25,8 +25,8 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def still(T):
-    return rotations(jnp.zeros((1, T, 1)), SIZES["H"])
+def still(B, T):
+    return rotations(jnp.zeros((B, T, 1)), SIZES["H"])
 
 
 def test_attention_is_its_formula():
@@ -39,7 +39,7 @@ def test_attention_is_its_formula():
     scores = jnp.einsum("bqnh,bsnh->bnqs", q, k) / np.sqrt(SIZES["H"])
     share = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf))
     expected = attention.out(jnp.einsum("bnqs,bsnh->bqnh", share, v))
-    np.testing.assert_allclose(attention(x, still(5), mask)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(attention(x, still(2, 5), mask)[0], expected, atol=1e-5)
 
 
 def test_what_the_mask_hides_does_not_matter():
@@ -49,7 +49,7 @@ def test_what_the_mask_hides_does_not_matter():
     x = normal(1, 1, 5, 16)
     other = jnp.where(there[None, :, None], x, 100 * normal(2, 1, 5, 16))
     mask = there[None, None, None]
-    before, after = (block(y, still(5), mask)[0][:, there] for y in (x, other))
+    before, after = (block(y, still(1, 5), mask)[0][:, there] for y in (x, other))
     np.testing.assert_array_equal(before, after)
 
 
@@ -79,7 +79,7 @@ def test_kernels_start_at_the_scale_of_their_fan_in():
 def test_parts_keep_the_dtype_they_are_given():
     x = normal(5, 1, 4, 16).astype(jnp.bfloat16)
     block = Block(BlockConfig(16, 1, 4, 2, 4, 24, qk_norm=True), rngs=nnx.Rngs(0))
-    out, _ = block(x, still(4), jnp.ones((1, 1, 4, 4), bool))
+    out, _ = block(x, still(1, 4), jnp.ones((1, 1, 4, 4), bool))
     assert out.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(block))} == {jnp.dtype("float32")}
 
@@ -98,13 +98,15 @@ def test_cross_entropy_counts_what_is_masked_in():
 
 def test_reconstruction_weighs_its_three_terms():
     error = normal(8, 50)
-    weigh = lambda l1, l2, c: float(reconstruction(error, l1=l1, l2=l2, charbonnier=c))  # noqa: E731
-    assert weigh(1, 0, 0) == pytest.approx(float(jnp.abs(error).mean()), rel=1e-5)
-    assert weigh(0, 1, 0) == pytest.approx(float((error**2).mean()), rel=1e-5)
-    assert weigh(0, 0, 1) == pytest.approx(weigh(1, 0, 0), abs=1e-3)
-    assert weigh(2, 3, 1) == pytest.approx(
-        2 * weigh(1, 0, 0) + 3 * weigh(0, 1, 0) + weigh(0, 0, 1), rel=1e-5
-    )
+
+    def weigh(l1, l2, charbonnier):
+        return float(reconstruction(error, l1=l1, l2=l2, charbonnier=charbonnier))
+
+    absolute, square, smooth = weigh(1.0, 0.0, 0.0), weigh(0.0, 1.0, 0.0), weigh(0.0, 0.0, 1.0)
+    assert absolute == pytest.approx(float(jnp.abs(error).mean()), rel=1e-5)
+    assert square == pytest.approx(float((error**2).mean()), rel=1e-5)
+    assert smooth == pytest.approx(absolute, abs=1e-3)
+    assert weigh(2.0, 3.0, 1.0) == pytest.approx(2 * absolute + 3 * square + smooth, rel=1e-5)
 
 
 def mesh():

@@ -1,5 +1,7 @@
 """Parallel decoding: what is known stays, the surest positions come first, and rows are alone."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +33,7 @@ def test_known_codes_stay_and_masked_ones_are_never_read(num_passes):
     made = decode(num_passes=num_passes, policy=Policy(1.0))
     np.testing.assert_array_equal(made[~MASKED], CODES[~MASKED])
     other = jnp.where(MASKED[..., None], (CODES + 1) % V, CODES)
-    np.testing.assert_array_equal(
-        decode(other, num_passes=num_passes, policy=Policy(1.0)), made
-    )
+    np.testing.assert_array_equal(decode(other, num_passes=num_passes, policy=Policy(1.0)), made)
     nothing = jnp.zeros_like(MASKED)
     np.testing.assert_array_equal(decode(masked=nothing, num_passes=num_passes), CODES)
 
@@ -73,7 +73,7 @@ def test_the_schedule_is_a_cosine_and_only_uncovers(num_passes):
     for i, masked in enumerate(seen):
         share = np.cos(0.5 * np.pi * i / num_passes)
         np.testing.assert_array_equal(masked.sum(axis=(1, 2)), np.floor(total * share + 1e-6))
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert (before | ~after).all()
     np.testing.assert_array_equal(
         jax.jit(lambda k: decode_masked(

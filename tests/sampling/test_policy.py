@@ -43,7 +43,12 @@ def test_min_p_keeps_what_is_no_less_than_a_share_of_the_best(share):
 
 @pytest.mark.parametrize(
     "policy",
-    [Policy(1.0, top_k=1), Policy(1.0, top_p=1e-6), Policy(1.0, min_p=1.0), Policy(2, 3, 0.5, 0.5)],
+    [
+        Policy(1.0, top_k=1),
+        Policy(1.0, top_p=1e-6),
+        Policy(1.0, min_p=1.0),
+        Policy(2.0, 3, 0.5, 0.5),
+    ],
     ids=str,
 )
 def test_the_best_is_always_left(policy):

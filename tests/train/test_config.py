@@ -43,6 +43,8 @@ def test_overrides_reach_the_dataclass(path):
         ("--config.model.widht=1", "did you mean width"),
         ("--config.model.width=wide", "'wide' is not a int"),
         ("--config.modle.width=1", "did you mean model"),
+        ("--config.model.width=True", "'True' is not a int"),
+        ("--config.rate.peak=1", "what stands before it has no keys"),
         ("model.width=1", "not of the form"),
     ],
 )

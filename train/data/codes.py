@@ -15,6 +15,8 @@ import numpy as np
 from train.checkpoint import differences
 from train.data.sources import Record
 
+NAMES = ("codes", "glyph_codes")  # of the page, and of its lines in the canonical font
+
 
 class ContractError(RuntimeError):
     """Codes of one tokenizer met a model of another."""
@@ -30,23 +32,32 @@ def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: 
 
 
 def write_cache(
-    folder: Path, chunks: Iterable[np.ndarray], shape: tuple[int, ...], header: Mapping[str, Any]
+    folder: Path,
+    chunks: Iterable[Mapping[str, np.ndarray]],
+    shape: tuple[int, ...],
+    header: Mapping[str, Any],
 ) -> None:
-    """Write chunks of codes uint8 [n y x Q] up to `shape`, and the header last: no header, no
+    """Write chunks of named codes uint8 [n y x Q] up to `shape`, the header last: no header, no
     cache.
 
     Raises `ValueError` when the chunks do not add up to the shape.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cache.json").unlink(missing_ok=True)
-    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint8, shape)
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape)
+        for name in NAMES
+    }
     at = 0
     for chunk in chunks:
-        codes[at : at + len(chunk)] = chunk
-        at += len(chunk)
+        size = len(chunk[NAMES[0]])
+        for name, array in arrays.items():
+            array[at : at + size] = chunk[name]
+        at += size
     if at != shape[0]:
         raise ValueError(f"{folder} got {at} pages of codes, not {shape[0]}")
-    codes.flush()
+    for array in arrays.values():
+        array.flush()
     draft = folder / "cache.json.part"
     draft.write_text(json.dumps(header, indent=1))
     os.replace(draft, folder / "cache.json")
@@ -65,18 +76,21 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class Coded:
-    """Records of a source of plans, with the `codes` of the cache in `folder`."""
+    """Records of a source of plans, with `codes` and `glyph_codes` of the cache in `folder`."""
 
     plans: Any
     folder: Path
 
     def __post_init__(self) -> None:
-        self._codes: np.ndarray | None = None
+        self._arrays: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Record:
-        if self._codes is None:
-            self._codes = np.load(Path(self.folder) / "codes.npy", mmap_mode="r")
-        return {**self.plans[index], "codes": np.array(self._codes[int(index)])}
+        if not self._arrays:
+            self._arrays = {
+                name: np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r") for name in NAMES
+            }
+        codes = {name: np.array(array[int(index)]) for name, array in self._arrays.items()}
+        return {**self.plans[index], **codes}

@@ -71,5 +71,5 @@ def tfds_source(folder: Path, split: str, to_record: Callable[[Any], Record]) ->
         )
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(folder))
+    builder: Any = tfds.builder_from_directory(str(folder))
     return Prepared(builder.as_data_source(split=split), to_record)

@@ -7,6 +7,7 @@ import functools
 import math
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -134,7 +135,9 @@ def _shape(page: Image.Image, shape: Shape) -> None:
     draw = ImageDraw.Draw(mask)
     corner = {"rounded": min(w, h) * 0.16, "pill": min(w, h) / 2}.get(shape.kind, 0.0) * k
     stroke = max(k, round(min(w, h) * k * 0.08)) if shape.paint == "outline" else 0
-    ink = {"fill": 255} if not stroke else {"outline": 255, "width": min(stroke, 2 * k)}
+    ink: dict[str, Any] = (
+        {"fill": 255} if not stroke else {"outline": 255, "width": min(stroke, 2 * k)}
+    )
     whole = (0, 0, w * k - 1, h * k - 1)
     scaled = lambda points: [(a * w * k, b * h * k) for a, b in points]  # noqa: E731
     match shape.kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from blueprint.schema import Shape
 from train.data.posters import words
 from train.data.posters.canvas import Canvas, Look
 from train.data.posters.palettes import MOCKUPS, POSTERS, SHOPS, Palette
@@ -71,9 +72,9 @@ def button(c: Canvas, at: tuple[float, float, float], colour: str, *, free: str)
     c.text("button", string, (left + c.u(6), top + c.u(2.5), width - c.u(12)), look)
     label = c.elements[-1].box
     x, _, wide, _ = label.pixels(c.width, c.height)
-    c.elements[pill] = type(c.elements[pill])(  # the pill hugs its label
+    c.elements[pill] = Shape(  # the pill hugs its label
         "pill", c.box(x - c.u(7), top, wide + c.u(14), c.u(20)), colour
-    )  # type: ignore[call-arg]
+    )
 
 
 def quote(c: Canvas) -> str:
@@ -206,7 +207,7 @@ def chat(c: Canvas) -> str:
         c.text("body", c.phrase(1), (c.u(12), top + i * pitch + c.u(3), c.width - c.u(24)), look)
         x, y, w, h = c.elements[-1].box.pixels(c.width, c.height)
         box = c.box(x - c.u(6), y - c.u(3), w + c.u(12), h + c.u(6))
-        c.elements[bubble] = type(c.elements[bubble])("rounded", box, colour)  # type: ignore[call-arg]
+        c.elements[bubble] = Shape("rounded", box, colour)
     return "chat screen"
 
 

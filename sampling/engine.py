@@ -62,7 +62,7 @@ def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> np.ndarray:
     """int32 [B T]: T is a multiple of 64, so that few shapes compile, but at most `capacity`."""
     for i, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= capacity:
-            fault = f"has {len(prompt)} ids, the cache {capacity}" if prompt else "is empty"
+            fault = f"has {len(prompt)} ids and the cache holds {capacity}" if prompt else "is empty"
             raise ValueError(f"prompt {i} {fault}")
     longest = max(map(len, prompts))
     ids = np.zeros((len(prompts), min(-(-longest // 64) * 64, capacity)), np.int32)

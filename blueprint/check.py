@@ -6,7 +6,7 @@ import dataclasses
 
 from blueprint.copying import fold, quoted
 from blueprint.schema import Blueprint, Box, Shape, Text
-from blueprint.typeset import CANONICAL_FONTS, measure, size_px
+from blueprint.typeset import CANONICAL_FACES, size_px
 
 MIN_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 MIN_TYPE_PX = 8
@@ -52,19 +52,26 @@ def _overlap(a: Box, b: Box) -> int:
     return max(wide, 0) * max(high, 0)
 
 
-def ground(blueprint: Blueprint, index: int) -> str:
-    """The colour under an element's middle: the last filled shape below it there, or the page's."""
+def ground(blueprint: Blueprint, index: int) -> Shape | None:
+    """What an element's middle lies on: the last filled shape below it there, None for the bare
+    page."""
     box = blueprint.elements[index].box
     x, y = box.left + box.width // 2, box.top + box.height // 2
-    colour = blueprint.background
+    found = None
     for shape in blueprint.elements[:index]:
         if (
             isinstance(shape, Shape)
             and shape.paint == "fill"
             and _overlap(Box(x, y, 1, 1), shape.box)
         ):
-            colour = shape.colour
-    return colour
+            found = shape
+    return found
+
+
+def ground_colour(blueprint: Blueprint, index: int) -> str:
+    """The colour an element's middle lies on."""
+    shape = ground(blueprint, index)
+    return shape.colour if shape else blueprint.background
 
 
 def findings(blueprint: Blueprint) -> list[Finding]:
@@ -76,13 +83,14 @@ def findings(blueprint: Blueprint) -> list[Finding]:
         path = f"elements[{i}]"
         size = size_px(text, blueprint.height_px)
         width = text.box.width * blueprint.width_px / 1000
-        need = max(measure(line, CANONICAL_FONTS[text.weight], size) for line in text.lines)
+        font = CANONICAL_FACES[text.font].font(text.weight, size)
+        need = max(map(font.getlength, text.lines))
         if need > FIT_SLACK * width:
             out.append(Finding("fit", f"{path}.box.width", f"{width:.0f} px for {need:.0f} px"))
         pitch = text.box.height * blueprint.height_px / 1000 / len(text.lines)
         if size > FIT_SLACK * pitch:
             out.append(Finding("fit", f"{path}.box.height", f"{pitch:.0f} px for {size} px type"))
-        ratio = contrast(text.colour, ground(blueprint, i))
+        ratio = contrast(text.colour, ground_colour(blueprint, i))
         if ratio < MIN_CONTRAST:
             out.append(Finding("contrast", f"{path}.colour", f"{ratio:.1f} under {MIN_CONTRAST}"))
         if size < MIN_TYPE_PX:

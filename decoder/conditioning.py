@@ -5,10 +5,10 @@ coordinates.
 style and where their edges lie from here.
 - *Characters*: every letter with its place, the middle of its stretch of the line (y, x in codes,
 counted from 1).
-- *Glyphs* (a switch): every line set in one canonical font, whatever font is asked for, stretched
-to its box. `ink` cuts it into the code grid with a margin; `encoded` adds the codes that our own
-tokenizer gives the lines on their flat grounds, from which the decoder may copy; `off` shows
-nothing.
+- *Glyphs* (a switch): every line set in the canonical face of its font class, whatever typeface
+the page has, stretched to its box. `ink` cuts it into the code grid with a margin; `encoded` adds
+the codes that our own tokenizer gives the lines on their flat grounds, from which the decoder may
+copy; `off` shows nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from blueprint.check import ground
+from blueprint.check import ground, ground_colour
 from blueprint.schema import (
-    ALIGNS,
     FONT_CLASSES,
     PAINTS,
     SHAPE_KINDS,
-    TEXT_KINDS,
     Blueprint,
     Element,
     Picture,
     Shape,
     Text,
 )
-from blueprint.typeset import CANONICAL_FONTS, bands, coverage, measure, size_px
+from blueprint.typeset import CANONICAL_FACES, coverage, lines, size_px
 
 KINDS = ("none", "text", "picture", *SHAPE_KINDS)
 _STYLE = len(FONT_CLASSES) + 2  # one-hot font class, bold, outline
@@ -133,27 +131,40 @@ def glyphs(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
     ink = np.zeros((height, width), np.uint8)
     if config.glyphs != "off":
         for text in blueprint.texts:
-            np.maximum(ink, coverage(text, width, height, stretch=True), out=ink)
+            np.maximum(ink, coverage(text, (width, height)), out=ink)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(ink, margin), (2 * f, 2 * f))
     return windows[::f, ::f].reshape(height // f, width // f, -1).copy()
 
 
-def canonical_page(blueprint: Blueprint) -> np.ndarray:
-    """The lines in their colours and the canonical font on flat grounds, nothing else: uint8 [Y X
-    3].
+def canonical_page(blueprint: Blueprint, *, margin_px: int = 8) -> np.ndarray:
+    """The lines in their colours and canonical faces on flat grounds, nothing else: uint8 [Y X 3].
 
-    The pipeline encodes it by the tokenizer for `glyphs="encoded"`.
+    A ground reaches `margin_px` beyond its text, as far as the shape it is. The pipeline encodes
+    the page by the tokenizer for `glyphs="encoded"`.
     """
-    width, height = blueprint.width_px, blueprint.height_px
+    width, height = size = blueprint.width_px, blueprint.height_px
     page = np.empty((height, width, 3), np.float32)
     page[:] = channels(blueprint.background)
-    for i, text in enumerate(blueprint.elements):
-        if isinstance(text, Text):
-            left, top, wide, high = (round(n) for n in text.box.pixels(width, height))
-            page[top : top + high, left : left + wide] = channels(ground(blueprint, i))
-            share = coverage(text, width, height, stretch=True)[..., None] / 255
-            page = page * (1 - share) + channels(text.colour) * share
+    texts = [(i, e) for i, e in enumerate(blueprint.elements) if isinstance(e, Text)]
+    for i, text in texts:
+        left, top, right, bottom = _edges(text, size, margin_px)
+        if shape := ground(blueprint, i):
+            of_shape = _edges(shape, size, 0)
+            left, top = max(left, of_shape[0]), max(top, of_shape[1])
+            right, bottom = min(right, of_shape[2]), min(bottom, of_shape[3])
+        page[top:bottom, left:right] = channels(ground_colour(blueprint, i))
+    for _, text in texts:
+        share = coverage(text, size)[..., None] / 255
+        page = page * (1 - share) + channels(text.colour) * share
     return np.round((page + 1) * 127.5).astype(np.uint8)
+
+
+def _edges(element: Element, page_px: tuple[int, int], margin_px: int) -> tuple[int, int, int, int]:
+    left, top, width, height = (round(n) for n in element.box.pixels(*page_px))
+    return (
+        max(left - margin_px, 0), max(top - margin_px, 0),
+        left + width + margin_px, top + height + margin_px,
+    )  # fmt: skip
 
 
 def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np.ndarray]:
@@ -167,19 +178,14 @@ def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np
     count = 0
     for text in blueprint.texts:
         size = size_px(text, blueprint.height_px)
-        font = CANONICAL_FONTS[text.weight]
-        widest = max(measure(line, font, size) for line in text.lines)
+        font = CANONICAL_FACES[text.font].font(text.weight, size)
         style = np.concatenate(
             [_style(text)[: len(FONT_CLASSES) + 1], channels(text.colour), [size / 32]]
         )
-        share = {"left": 0.0, "center": 0.5, "right": 1.0}[text.align]
-        assert text.align in ALIGNS and text.kind in TEXT_KINDS
-        for band in bands(text, blueprint.width_px, blueprint.height_px):
-            scale = band.width / max(widest, 1.0)
-            start = band.left + share * (band.width - scale * measure(band.string, font, size))
-            for i, character in enumerate(band.string):
-                before = measure(band.string[:i], font, size)
-                middle = start + scale * (before + measure(band.string[: i + 1], font, size)) / 2
+        for line in lines(text, (blueprint.width_px, blueprint.height_px), stretch=True):
+            ends = [font.getlength(line.string[:i]) for i in range(len(line.string) + 1)]
+            for i, character in enumerate(line.string):
+                middle = line.left + line.scale * (ends[i] + ends[i + 1]) / 2
                 for byte in character.encode() if character != " " else b"":
                     if count == most:
                         raise ValueError(
@@ -187,7 +193,7 @@ def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np
                             "config.conditioning.max_characters, or put less text on the page"
                         )
                     letters[count] = byte + 1
-                    places[count] = 1 + (band.top + band.height / 2) / f, 1 + middle / f
+                    places[count] = 1 + line.middle / f, 1 + middle / f
                     styles[count] = style
                     count += 1
     return {"letters": letters, "letter_places": places, "letter_styles": styles}

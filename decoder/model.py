@@ -25,6 +25,9 @@ from layers.norm import RMSNorm
 from layers.rope import rotations
 
 
+COPY_BIAS = 4.0  # in nats: what a fresh decoder gives the canonical line's code over any other
+
+
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """`num_codes` and `codebook_size` are the tokenizer's; `objective` has one value so far,
@@ -64,7 +67,7 @@ class Decoder(nnx.Module):
         self.glyphs_in = project(window)
         self.copies_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
         self.copy_gate = Einsum("BTD,DQ->BTQ", sizes, rngs=rngs, scale=0.1)
-        self.copy_bias = nnx.Param(jnp.full((Q,), 2.0), axes="Q", summed="")
+        self.copy_bias = nnx.Param(jnp.full((Q,), COPY_BIAS), axes="Q", summed="")
         self.letters_in = Embed(257, width, rngs=rngs, scale=0.5)
         self.styles_in = project(CHARACTER_FEATURES)
         self.mixed_norm = RMSNorm(width)

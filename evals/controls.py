@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from blueprint.typeset import CANONICAL_FONTS, load_font
+from blueprint.typeset import PLAIN_FONT, load_font
 from evals.metrics import word_accuracy
 from evals.readers import RapidReader
 
@@ -25,7 +25,7 @@ def frequent_words_page(*, size_px: int = 512) -> np.ndarray:
     """The hundred most frequent words in rows, uint8 [Y X 3]: what a recall-only score can be gamed
     with."""
     page = Image.new("RGB", (size_px, size_px), "white")
-    draw, font = ImageDraw.Draw(page), load_font(CANONICAL_FONTS["regular"], size_px // 24)
+    draw, font = ImageDraw.Draw(page), load_font(PLAIN_FONT, size_px // 24)
     rows = [FREQUENT_WORDS[i : i + 7] for i in range(0, len(FREQUENT_WORDS), 7)]
     for i, row in enumerate(rows):
         draw.text((8, 6 + i * size_px / len(rows)), "  ".join(row), "black", font)

@@ -18,8 +18,8 @@ class Embed(nnx.Module):
         self.table = nnx.Param(table, axes="VD", summed="D")
 
     def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        """Rows of the table, which is gathered whole first: the batch shares the mesh axes of its D,
-        and a lookup in a sharded table would rematerialise it."""
+        """Rows of the table, which is gathered whole first: the batch shares the mesh axes of its
+        D, and a lookup in a sharded table would rematerialise it."""
         return constrain(self.table[...], "__")[ids]
 
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

@@ -62,8 +62,8 @@ def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> np.ndarray:
     """int32 [B T]: T is a multiple of 64, so that few shapes compile, but at most `capacity`."""
     for i, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= capacity:
-            fault = f"has {len(prompt)} ids and the cache holds {capacity}" if prompt else "is empty"
-            raise ValueError(f"prompt {i} {fault}")
+            size = f"has {len(prompt)} ids" if prompt else "is empty"
+            raise ValueError(f"prompt {i} {size} and the cache holds {capacity}")
     longest = max(map(len, prompts))
     ids = np.zeros((len(prompts), min(-(-longest // 64) * 64, capacity)), np.int32)
     for row, prompt in zip(ids, prompts, strict=True):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from blueprint.typeset import CANONICAL_FONTS, load_font
+from blueprint.typeset import PLAIN_FONT, load_font
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import page
 
@@ -33,7 +33,7 @@ def main() -> None:
     cell = _CELL_PX + 8, _CELL_PX + _CAPTION_PX
     sheet = Image.new("RGB", (_COLUMNS * cell[0], rows * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
-    font = load_font(CANONICAL_FONTS["regular"], 12)
+    font = load_font(PLAIN_FONT, 12)
     for i in range(args.num_pages):
         made = page(args.first_seed + i, style)
         x, y = i % _COLUMNS * cell[0] + 4, i // _COLUMNS * cell[1] + 4

@@ -26,12 +26,12 @@ def get_config() -> ConfigDict:
             },
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
-                "num_pages": 8000,
+                "num_pages": 6000,
                 "batch_size": 4,
                 "codes": "runs/demo/codes",
             },
             "loop": {
-                "num_steps": 2500,
+                "num_steps": 1200,
                 "save_every_steps": 250,
                 "log_every_steps": 50,
                 "num_workers": 0,

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
                 "batch_size": 4,
             },
             "loop": {
-                "num_steps": 1500,
+                "num_steps": 900,
                 "save_every_steps": 250,
                 "log_every_steps": 50,
                 "num_workers": 0,

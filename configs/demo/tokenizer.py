@@ -25,10 +25,10 @@ def get_config() -> ConfigDict:
                 "batch_size": 2,
             },
             "loop": {
-                "num_steps": 4000,
-                "save_every_steps": 400,
+                "num_steps": 2500,
+                "save_every_steps": 500,
                 "log_every_steps": 50,
-                "eval_every_steps": 1000,
+                "eval_every_steps": 1250,
                 "num_workers": 0,
                 "optimizers": {
                     "hidden": {

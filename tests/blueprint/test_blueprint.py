@@ -157,7 +157,7 @@ def test_the_plan_shows_every_string():
 
 def test_stretched_coverage_fills_its_box():
     text = Text("title", ("Hamburg",), Box(100, 200, 700, 250), size_milli=160, align="center")
-    ink = coverage(text, 256, 128, stretch=True)
+    ink = coverage(text, (256, 128))
     columns = ink.max(axis=0).nonzero()[0]
     left, _, width, _ = text.box.pixels(256, 128)
     assert abs(columns[0] - left) < 8 and abs(columns[-1] - (left + width)) < 8

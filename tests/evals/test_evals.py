@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from blueprint.plan import to_svg
 from blueprint.schema import Blueprint, Box, Text
-from blueprint.typeset import CANONICAL_FONTS, load_font
+from blueprint.typeset import PLAIN_FONT, load_font
 from evals import report
 from evals.attribution import attribute
 from evals.benchmarks import pages
@@ -55,7 +55,7 @@ def test_pictures_and_codes_are_measured():
 
 def test_the_reader_reads_small_print_where_it_stands(reader):
     page = Image.new("RGB", (128, 128), "#fed")
-    font = load_font(CANONICAL_FONTS["regular"], 14)
+    font = load_font(PLAIN_FONT, 14)
     ImageDraw.Draw(page).text((10, 80), "Hembtar K49", "#124", font)
     lines = reader.read(np.asarray(page))
     assert reader.words(np.asarray(page)) == ["Hembtar", "K49"]

@@ -7,7 +7,7 @@ import math
 import random
 
 from blueprint.schema import Box, Element, Picture, Shape, Text
-from blueprint.typeset import PITCH, measure
+from blueprint.typeset import INSET_PX, PITCH
 from train.data.posters import words
 from train.data.posters.fonts import Family, families
 from train.data.posters.palettes import Palette
@@ -109,10 +109,9 @@ class Canvas:
         font = look.font or self.font
         family = self.families[font]
         size = max(self.u(look.size), self.style.min_type_px)
-        path = family.path(look.weight)
 
         def width(line: str, size: int) -> float:
-            return measure(line, path, max(1, round(size * family.scale)))
+            return family.face.font(look.weight, size).getlength(line)
 
         while size > self.style.min_type_px and self._too_wide(string, room - 2, width, size):
             size -= 1
@@ -120,7 +119,7 @@ class Canvas:
         lines = self._wrap(string, room - 2, width, size)
         if not look.wraps and len(lines) > 1:
             lines = lines[:1]
-        wide = math.ceil(max(width(line, size) for line in lines)) + 2
+        wide = math.ceil(max(width(line, size) for line in lines)) + 2 * INSET_PX
         pitch = round(size * PITCH)
         indent = {"left": 0.0, "center": (room - wide) / 2, "right": room - wide}[look.align]
         box = self.box(left + indent, top, wide, pitch * len(lines))

@@ -7,56 +7,51 @@ and Amatic SC OFL-1.1; Intuitive OFL-1.1. Each package carries its own licence f
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from pathlib import Path
+
+import font_caladea
+import font_fredoka_one
+import font_hanken_grotesk
+import font_intuitive
+import font_source_sans_pro
+
+from blueprint.typeset import CANONICAL_FACES, Face
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A typeface in two weights. `scale` evens out its size beside the others."""
+    """A typeface and the class a blueprint knows it by."""
 
     name: str
     font_class: str
-    package: str
-    regular: str
-    bold: str
-    scale: float = 1.0
+    face: Face
     heldout: bool = False
-
-    def path(self, weight: str) -> Path:
-        """The font file of a weight."""
-        folder = Path(str(importlib.import_module(self.package).__file__)).parent / "files"
-        return folder / (self.bold if weight == "bold" else self.regular)
 
 
 FAMILIES = (
-    Family("Roboto", "sans", "font_roboto", "Roboto-Regular.ttf", "Roboto-Bold.ttf"),
+    Family("Roboto", "sans", CANONICAL_FACES["sans"]),
     Family(
-        "Source Sans Pro", "sans", "font_source_sans_pro",
-        "SourceSansPro-Regular.ttf", "SourceSansPro-Bold.ttf", 1.08,
+        "Source Sans Pro", "sans",
+        Face.of(font_source_sans_pro, "SourceSansPro-Regular.ttf", "SourceSansPro-Bold.ttf", 1.08),
     ),
     Family(
-        "Hanken Grotesk", "sans", "font_hanken_grotesk",
-        "HankenGrotesk-Medium.otf", "HankenGrotesk-Bold.otf", heldout=True,
-    ),
-    Family(
-        "Source Serif Pro", "serif", "font_source_serif_pro",
-        "SourceSerifPro-Semibold.ttf", "SourceSerifPro-Bold.ttf", 1.04,
-    ),
-    Family(
-        "Caladea", "serif", "font_caladea", "Caladea-Regular.ttf", "Caladea-Bold.ttf", 1.05,
+        "Hanken Grotesk", "sans",
+        Face.of(font_hanken_grotesk, "HankenGrotesk-Medium.otf", "HankenGrotesk-Bold.otf"),
         heldout=True,
     ),
-    Family("Manrope", "rounded", "font_manrope", "Manrope-Medium.ttf", "Manrope-Bold.ttf"),
+    Family("Source Serif Pro", "serif", CANONICAL_FACES["serif"]),
     Family(
-        "Fredoka One", "rounded", "font_fredoka_one",
-        "FredokaOne-Regular.ttf", "FredokaOne-Regular.ttf",
+        "Caladea", "serif",
+        Face.of(font_caladea, "Caladea-Regular.ttf", "Caladea-Bold.ttf", 1.05), heldout=True,
     ),
+    Family("Manrope", "rounded", CANONICAL_FACES["rounded"]),
     Family(
-        "Intuitive", "script", "font_intuitive", "Intuitive.ttf", "Intuitive.ttf", heldout=True
+        "Fredoka One", "rounded",
+        Face.of(font_fredoka_one, "FredokaOne-Regular.ttf", "FredokaOne-Regular.ttf"),
     ),
+    Family("Amatic SC", "script", CANONICAL_FACES["script"]),
     Family(
-        "Amatic SC", "script", "font_amatic_sc", "AmaticSC-Bold.ttf", "AmaticSC-Bold.ttf", 1.2
+        "Intuitive", "script", Face.of(font_intuitive, "Intuitive.ttf", "Intuitive.ttf"),
+        heldout=True,
     ),
 )  # fmt: skip
 

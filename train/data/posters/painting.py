@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from blueprint.schema import Blueprint, Picture, Shape, Text
-from blueprint.typeset import bands, load_font, size_px
+from blueprint.typeset import lines, size_px
 from train.data.posters.fonts import Family
 
 _OVERSAMPLING = 4
@@ -163,14 +163,11 @@ def _shape(page: Image.Image, shape: Shape) -> None:
 
 
 def _text(page: Image.Image, text: Text, family: Family) -> None:
-    size = size_px(text, page.height)
-    face = load_font(family.path(text.weight), max(1, round(size * family.scale)))
+    font = family.face.font(text.weight, size_px(text, page.height))
     draw = ImageDraw.Draw(page)
-    anchor, share = {"left": ("ls", 0.0), "center": ("ms", 0.5), "right": ("rs", 1.0)}[text.align]
-    inset = {"left": 1, "center": 0, "right": -1}[text.align]
-    for band in bands(text, page.width, page.height):
-        x = round(band.left + share * band.width) + inset
-        draw.text((x, band.baseline), band.string, font=face, fill=rgb(text.colour), anchor=anchor)
+    for line in lines(text, page.size, family.face):
+        at = (line.left, line.baseline)
+        draw.text(at, line.string, font=font, fill=rgb(text.colour), anchor="ls")
 
 
 def paint(blueprint: Blueprint, families: Mapping[str, Family], rng: random.Random) -> np.ndarray:

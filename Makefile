@@ -8,7 +8,7 @@ TRAIN = JAX_PLATFORMS=cpu $(BIN)/python scripts/train.py
 # Trains the three demo models (or goes on where a killed run stopped), then proofreads 96 pages.
 demo: .venv/ready
 	$(TRAIN) --config configs/demo/tokenizer.py --workdir $(RUN)/tokenizer
-	JAX_PLATFORMS=cpu $(BIN)/python scripts/encode.py --tokenizer $(RUN)/tokenizer --out $(RUN)/codes --num-pages 6000
+	JAX_PLATFORMS=cpu $(BIN)/python scripts/encode.py --tokenizer $(RUN)/tokenizer --out $(RUN)/codes --num-pages 4000
 	$(TRAIN) --config configs/demo/planner.py --workdir $(RUN)/planner
 	$(TRAIN) --config configs/demo/decoder.py --workdir $(RUN)/decoder
 	JAX_PLATFORMS=cpu $(BIN)/python scripts/evaluate.py --bundle $(RUN) --benchmark pages --n 96 --out $(RUN)/pages

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,22 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from blueprint import codec, vocab
-from blueprint.copying import automaton
 from blueprint.schema import Blueprint
-from decoder.conditioning import canonical_page, condition
+from decoder.conditioning import ConditioningConfig, canonical_page, condition
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
 from decoder.task import example as decoder_example
-from evals.proof import element_reads, lost_words
+from evals.plans import PlannedPages
+from evals.prints import PrintedPages
+from evals.proof import Codes, Proof, proofread
 from evals.readers import RapidReader
 from evals.reconstruction import Reconstructions
 from planner.examples import example as planner_example
 from planner.model import PlannerConfig
 from planner.task import PlannerTask
-from sampling.engine import Engine
 from sampling.parallel import decode_masked
-from sampling.policy import Policy
+from sampling.planning import Plates, plan_pages
+from sampling.policy import Policy, choose
 from tokenizer.model import TokenizerConfig
 from tokenizer.task import LossConfig, TokenizerTask
 from train.checkpoint import load_weights
@@ -40,7 +40,7 @@ from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages, Plans
-from train.loop import Evaluator, LoopConfig
+from train.loop import Evaluator, LoopConfig, Probes
 from train.task import Task
 
 EVALUATION_PAGES = 16
@@ -48,13 +48,14 @@ EVALUATION_PAGES = 16
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Procedural pages: their style, how many there are, how many a step takes, and where their
-    codes lie."""
+    """Procedural pages: their style, how many there are, how many a step takes. A decoder also says
+    where their `codes` lie and which run's `tokenizer` shows what it prints ("" for neither)."""
 
     page: PageStyle
     num_pages: int
     batch_size: int
     codes: str = ""
+    tokenizer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +89,14 @@ def decoder_task(config: ConfigDict) -> DecoderTask:
     return DecoderTask(build(DecoderConfig, config.model, path="config.model"))
 
 
+def _heldout(style: PageStyle) -> PageStyle:
+    return dataclasses.replace(style, split="heldout", quoted="all")
+
+
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     source = Pages(data.page, data.num_pages)
     dataset = batches(source, pixels_only, batch_size=data.batch_size, seed=loop.seed)
-    heldout = dataclasses.replace(data.page, split="heldout", quoted="all")
-    pages = Pages(heldout, EVALUATION_PAGES)
+    pages = Pages(_heldout(data.page), EVALUATION_PAGES)
     return Run(tokenizer_task(config), dataset, loop, Reconstructions(pages))
 
 
@@ -100,25 +104,52 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = decoder_task(config)
     model = task.model
     header = read_header(Path(data.codes))
-    wanted = {"num_codes": model.num_codes, "codebook_size": model.codebook_size}
-    for name, value in wanted.items():
-        if header["contract"][name] != value:
-            raise ConfigError(
-                f"config.model.{name} is {value}, but {data.codes} has {header['contract'][name]}"
-            )
-    plans = Plans(build(PageStyle, header["page"], path="page"), header["num_pages"])
-    transform = partial(decoder_example, config=model.conditioning)
-    coded = Coded(plans, Path(data.codes))
+    page = build(PageStyle, header["page"], path="page")
+    wanted = {
+        "model.num_codes": (model.num_codes, header["contract"]["num_codes"]),
+        "model.codebook_size": (model.codebook_size, header["contract"]["codebook_size"]),
+        "data.page": (data.page, page),
+        "data.num_pages": (data.num_pages, header["num_pages"]),
+    }
+    for name, (here, there) in wanted.items():
+        if here != there:
+            raise ConfigError(f"config.{name} is {here}, but {data.codes} has {there}")
+    if model.ordered and len(header["contract"]["levels"]) != 1:
+        raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
+    transform = functools.partial(decoder_example, config=model.conditioning)
+    coded = Coded(Plans(page, data.num_pages), Path(data.codes))
     dataset = batches(coded, transform, batch_size=data.batch_size, seed=loop.seed)
-    return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, None)
+    evaluate = None
+    if data.tokenizer:
+        tokenizer = load_model(Path(data.tokenizer))
+        require_same(header["contract"], token_contract(tokenizer), where=data.codes)
+
+        def printed(probes: Probes, blueprints: Sequence[Blueprint]) -> np.ndarray:
+            given = conditions(tokenizer, model.conditioning, blueprints)
+            codes = np.zeros(given["glyph_codes"].shape, np.int32)
+            logits = probes["logits"](codes, np.ones(codes.shape[:3], bool), given)
+            chosen = choose(jax.random.key(0), logits, Policy(ordered=model.ordered))
+            return np.asarray(tokenizer.probes["decode"](chosen))
+
+        evaluate = PrintedPages(Pages(_heldout(page), EVALUATION_PAGES), printed)
+    return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, evaluate)
 
 
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
-    transform = partial(planner_example, max_length=task.model.max_length)
+    transform = functools.partial(planner_example, max_length=task.model.max_length)
     plans = Plans(data.page, data.num_pages)
     dataset = batches(plans, transform, batch_size=data.batch_size, seed=loop.seed)
-    return Run(task, dataset, loop, None)
+    plates = _plates(data.page, task.model)
+    heldout = Plans(_heldout(data.page), EVALUATION_PAGES)
+    evaluate = PlannedPages(heldout, lambda probes, prompts: plan_pages(probes, prompts, plates))
+    return Run(task, dataset, loop, evaluate)
+
+
+def _plates(style: PageStyle, planner: PlannerConfig) -> Plates:
+    """Plans are for pages as large as those learnt, with type as large."""
+    page_px = style.width_px, style.height_px
+    return Plates(page_px, style.min_type_px, planner.max_length)
 
 
 _TASKS = {"tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task}
@@ -136,14 +167,34 @@ def run(config: ConfigDict) -> Run:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained model: its config, its task, its jitted probes over arrays alone, and its
-    manifest."""
+    """A trained model: its config, its task, its arrays and its manifest."""
 
     config: ConfigDict
     task: Task
-    probes: Mapping[str, Callable[..., Any]]
+    weights: Any
+    extra: Any
     manifest: Mapping[str, Any]
     weight_hash: str
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """`function(probes, *arrays)` compiled with the weights as its arguments."""
+        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
+
+        def on(weights: Any, extra: Any, *arrays: Any, **named: Any) -> Any:
+            model = nnx.merge(graphdef, weights, extra)
+            probes = {
+                name: functools.partial(probe, model) for name, probe in self.task.probes().items()
+            }
+            return function(probes, *arrays, **named)
+
+        jitted = jax.jit(on, **options)
+        return lambda *arrays, **named: jitted(self.weights, self.extra, *arrays, **named)
+
+    @functools.cached_property
+    def probes(self) -> Probes:
+        """The task's probes over arrays alone."""
+        ask = lambda name: self.jit(lambda probes, *arrays: probes[name](*arrays))  # noqa: E731
+        return {name: ask(name) for name in self.task.probes()}
 
 
 def _hash(weights: Any) -> str:
@@ -163,16 +214,9 @@ def load_model(workdir: Path) -> Model:
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} is no training run (no config.json); train there first")
     config = ConfigDict(json.loads(path.read_text()))
-    task = _TASKS[config.task](config)
     weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
-
-    def ask(probe: Callable[..., Any]) -> Callable[..., Any]:
-        jitted = jax.jit(lambda w, e, *xs: probe(nnx.merge(graphdef, w, e), *xs))
-        return lambda *xs: jitted(weights, extra, *xs)
-
-    probes = {name: ask(probe) for name, probe in task.probes().items()}
-    return Model(config, task, probes, manifest, _hash(weights))
+    placed = jax.device_put((weights, extra))
+    return Model(config, _TASKS[config.task](config), *placed, manifest, _hash(weights))
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:
@@ -217,19 +261,19 @@ def encode_pages(tokenizer: Model, folder: Path, *, num_pages: int, chunk: int =
     write_cache(folder, chunks(), shape, header)
 
 
-@dataclasses.dataclass(frozen=True)
-class Proof:
-    """A page as it was read: the words lost by text, in reading order, and how often it was printed
-    again."""
+def conditions(
+    tokenizer: Model, config: ConditioningConfig, blueprints: Sequence[Blueprint]
+) -> dict[str, np.ndarray]:
+    """What a decoder is told about a batch of pages, the encoded canonical lines among it."""
+    rows = [condition(blueprint, config) for blueprint in blueprints]
+    given = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    canonical = np.stack([canonical_page(blueprint) for blueprint in blueprints])
+    return {**given, "glyph_codes": np.asarray(tokenizer.probes["encode"](canonical))}
 
-    read: tuple[str, ...]
-    lost: tuple[tuple[str, ...], ...]
-    retries: int
 
-    @property
-    def num_lost(self) -> int:
-        """Words that did not come out."""
-        return sum(map(len, self.lost))
+def _print_codes(probes: Probes, codes: Any, masked: Any, given: Any, keys: Any, **how: Any) -> Any:
+    logits_of = lambda c, m: probes["logits"](c, m, given)  # noqa: E731
+    return decode_masked(logits_of, codes, masked, keys, **how)
 
 
 class Bundle:
@@ -242,107 +286,64 @@ class Bundle:
         self.tokenizer, self.planner, self.decoder = (
             load_model(Path(folder) / name) for name in ("tokenizer", "planner", "decoder")
         )
+        self.contract = token_contract(self.tokenizer)
         learnt = self.decoder.manifest["identity"]["contract"]
-        require_same(learnt, token_contract(self.tokenizer), where=f"{folder}/decoder")
-        page = self.tokenizer.config.data.page
-        self.page_px = page.width_px, page.height_px
-        self._print = jax.jit(self._decode, static_argnames=("num_passes", "policy"))
+        require_same(learnt, self.contract, where=f"{folder}/decoder")
+        style = build(PageStyle, self.tokenizer.config.data.page, path="config.data.page")
+        self.page_px = style.width_px, style.height_px
+        self._plates = _plates(style, planner_task(self.planner.config).model)
+        self._print = self.decoder.jit(_print_codes, static_argnames=("num_passes", "policy"))
 
     def plan(
-        self, prompts: list[str], *, seed: int = 0, policy: Policy | None = None
+        self, prompts: Sequence[str], *, seed: int = 0, policy: Policy | None = None
     ) -> list[Blueprint]:
-        """A blueprint for each prompt: always valid, every quoted string verbatim and in order.
-
-        Raises `ValueError` when a prompt is too long for the planner.
-        """
-        most = self.planner.config.model.max_length
-        ids = [vocab.encode_prompt(prompt) for prompt in prompts]
-        room = [most - len(row) for row in ids]
-        rules = [
-            automaton(prompt, page_px=self.page_px, max_ids=left)
-            for prompt, left in zip(prompts, room, strict=True)
-        ]
-        engine = Engine(
-            self.planner.probes["step"], self.planner.probes["empty_cache"],
-            policy=policy or Policy(),
-        )  # fmt: skip
-        keys = jax.random.split(jax.random.key(seed), len(prompts))
-        return [codec.decode(row) for row in engine.generate(ids, rules, keys)]
-
-    def _decode(
-        self, codes: Any, masked: Any, given: Any, keys: Any, num_passes: int, policy: Policy
-    ) -> Any:
-        logits_of = lambda c, m: self.decoder.probes["logits"](c, m, given)  # noqa: E731
-        return decode_masked(logits_of, codes, masked, keys, num_passes=num_passes, policy=policy)
+        """A blueprint for each prompt; see `sampling.planning.plan_pages`."""
+        policy = policy or Policy()
+        return plan_pages(self.planner.probes, prompts, self._plates, seed=seed, policy=policy)
 
     def codes(
         self,
-        blueprint: Blueprint,
+        blueprints: Sequence[Blueprint],
         *,
         seed: int = 0,
         known: np.ndarray | None = None,
         masked: np.ndarray | None = None,
         policy: Policy | None = None,
     ) -> np.ndarray:
-        """Codes [y x Q] of a page; with `known` codes only the `masked` positions are printed anew.
+        """Codes [B y x Q] of pages; with `known` codes only the `masked` positions are printed
+        anew.
 
         Raises `ValueError` for a page of another size than the models'.
         """
-        if (blueprint.width_px, blueprint.height_px) != self.page_px:
-            raise ValueError(f"width_px, height_px: these models print {self.page_px} px pages")
-        contract = token_contract(self.tokenizer)
-        rows, columns = contract["grid"]
-        known = (
-            np.zeros((rows, columns, contract["num_codes"]), np.int32) if known is None else known
-        )
-        masked = np.ones((rows, columns), bool) if masked is None else masked
-        config = decoder_task(self.decoder.config).model.conditioning
-        given = {k: np.asarray(v)[None] for k, v in condition(blueprint, config).items()}
-        given["glyph_codes"] = np.asarray(
-            self.tokenizer.probes["encode"](canonical_page(blueprint)[None])
-        )
-        keys = jax.random.split(jax.random.key(seed), 1)
-        made = self._print(
-            known[None].astype(np.int32), masked[None], given, keys,
-            num_passes=1, policy=policy or Policy(),
-        )  # fmt: skip
-        return np.asarray(made[0])
+        for page in blueprints:
+            if (page.width_px, page.height_px) != self.page_px:
+                raise ValueError(
+                    f"a page of {page.width_px} x {page.height_px} px: these models print "
+                    f"{self.page_px[0]} x {self.page_px[1]} px; set width_px and height_px to that"
+                )
+        B, (y, x), Q = len(blueprints), self.contract["grid"], self.contract["num_codes"]
+        known = np.zeros((B, y, x, Q), np.int32) if known is None else known.astype(np.int32)
+        masked = np.ones((B, y, x), bool) if masked is None else masked
+        config = decoder_task(self.decoder.config).model
+        given = conditions(self.tokenizer, config.conditioning, blueprints)
+        keys = jax.random.split(jax.random.key(seed), B)
+        policy = policy or Policy(ordered=config.ordered)
+        made = self._print(known, masked, given, keys, num_passes=1, policy=policy)
+        return np.asarray(made)
 
     def pixels(self, codes: np.ndarray) -> np.ndarray:
-        """The page of codes, uint8 [Y X 3]."""
-        return np.asarray(self.tokenizer.probes["decode"](codes[None])[0])
+        """The pages of codes, uint8 [B Y X 3]."""
+        return np.asarray(self.tokenizer.probes["decode"](codes))
 
     def proofread(
-        self, blueprint: Blueprint, codes: np.ndarray, reader: RapidReader, *, max_retries: int
-    ) -> tuple[np.ndarray, Proof]:
+        self, blueprint: Blueprint, codes: Codes, reader: RapidReader, *, max_retries: int
+    ) -> tuple[Codes, Proof]:
         """Print what reads wrong again, in its own boxes only, and keep what reads better."""
-        best, proof = codes, self._proof(blueprint, codes, reader, 0)
-        for retry in range(1, max_retries + 1):
-            if proof.num_lost == 0:
-                break
-            masked = np.zeros(codes.shape[:2], bool)
-            f = self.page_px[1] // codes.shape[0]
-            for text, lost in zip(blueprint.texts, proof.lost, strict=True):
-                left, top, width, height = (n / f for n in text.box.pixels(*self.page_px))
-                rows = slice(int(top), int(np.ceil(top + height)))
-                masked[rows, int(left) : int(np.ceil(left + width))] |= bool(lost)
-            policy = Policy(temperature=0.5)
-            tried = self.codes(blueprint, seed=retry, known=best, masked=masked, policy=policy)
-            again = self._proof(blueprint, tried, reader, retry)
-            best = tried if again.num_lost < proof.num_lost else best
-            proof = (
-                again
-                if again.num_lost < proof.num_lost
-                else dataclasses.replace(proof, retries=retry)
-            )
-        return best, proof
 
-    def _proof(
-        self, blueprint: Blueprint, codes: np.ndarray, reader: RapidReader, retries: int
-    ) -> Proof:
-        lines = reader.read(self.pixels(codes))
-        reads = element_reads(blueprint, lines)
-        lost = tuple(
-            tuple(lost_words(text, read)) for text, read in zip(blueprint.texts, reads, strict=True)
-        )
-        return Proof(tuple(line.string for line in lines), lost, retries)
+        def reprint(codes: Codes, masked: np.ndarray, retry: int) -> Codes:
+            policy = Policy(temperature=0.5)
+            again = {"known": codes[None], "masked": masked[None]}
+            return self.codes([blueprint], seed=retry, policy=policy, **again)[0]
+
+        read = lambda codes: reader.read(self.pixels(codes[None])[0])  # noqa: E731
+        return proofread(blueprint, codes, read=read, reprint=reprint, max_retries=max_retries)

@@ -1,16 +1,23 @@
-"""Is the plan a good one? Copy fidelity, fit, legibility and overlap, as numbers and findings."""
+"""Is the plan a good one? Copy fidelity, and what a careful printer would send back."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from blueprint.copying import fold, quoted
-from blueprint.schema import Blueprint, Box, Shape, Text
-from blueprint.typeset import CANONICAL_FACES, size_px
-
-MIN_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
-MIN_TYPE_PX = 8
-FIT_SLACK = 1.3  # fonts differ in width from the canonical one by about this much
+from blueprint.fitting import (
+    MIN_CONTRAST,
+    MIN_TYPE_PX,
+    PITCHES,
+    WIDTHS,
+    contrast,
+    covers,
+    grounds,
+    overlap,
+    widest_px,
+)
+from blueprint.schema import Blueprint, Text
+from blueprint.typeset import size_px
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,69 +40,35 @@ def copy_fidelity(prompt: str, blueprint: Blueprint) -> float:
     return found / len(wanted) if wanted else 1.0
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance of `#rgb` (WCAG 2.2)."""
-    channels = [int(c, 16) / 15 for c in colour[1:]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(first: str, second: str) -> float:
-    """WCAG contrast ratio of two colours, from 1 to 21."""
-    high, low = sorted((luminance(first), luminance(second)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-def _overlap(a: Box, b: Box) -> int:
-    wide = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
-    high = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
-    return max(wide, 0) * max(high, 0)
-
-
-def ground(blueprint: Blueprint, index: int) -> Shape | None:
-    """What an element's middle lies on: the last filled shape below it there, None for the bare
-    page."""
-    box = blueprint.elements[index].box
-    x, y = box.left + box.width // 2, box.top + box.height // 2
-    found = None
-    for shape in blueprint.elements[:index]:
-        if (
-            isinstance(shape, Shape)
-            and shape.paint == "fill"
-            and _overlap(Box(x, y, 1, 1), shape.box)
-        ):
-            found = shape
-    return found
-
-
-def ground_colour(blueprint: Blueprint, index: int) -> str:
-    """The colour an element's middle lies on."""
-    shape = ground(blueprint, index)
-    return shape.colour if shape else blueprint.background
-
-
 def findings(blueprint: Blueprint) -> list[Finding]:
-    """What a careful printer would send back, in element order."""
+    """What breaks the rules of `fitting.py`, in element order; a text's squeezed width, a pitch
+    under its type, faint ink, small type, and words that lie on each other or under something."""
     out: list[Finding] = []
-    for i, text in enumerate(blueprint.elements):
-        if not isinstance(text, Text):
-            continue
+    for i, element in enumerate(blueprint.elements):
         path = f"elements[{i}]"
-        size = size_px(text, blueprint.height_px)
-        width = text.box.width * blueprint.width_px / 1000
-        font = CANONICAL_FACES[text.font].font(text.weight, size)
-        need = max(map(font.getlength, text.lines))
-        if need > FIT_SLACK * width:
-            out.append(Finding("fit", f"{path}.box.width", f"{width:.0f} px for {need:.0f} px"))
-        pitch = text.box.height * blueprint.height_px / 1000 / len(text.lines)
-        if size > FIT_SLACK * pitch:
-            out.append(Finding("fit", f"{path}.box.height", f"{pitch:.0f} px for {size} px type"))
-        ratio = contrast(text.colour, ground_colour(blueprint, i))
-        if ratio < MIN_CONTRAST:
-            out.append(Finding("contrast", f"{path}.colour", f"{ratio:.1f} under {MIN_CONTRAST}"))
-        if size < MIN_TYPE_PX:
-            out.append(Finding("type size", f"{path}.size_milli", f"{size} px under {MIN_TYPE_PX}"))
-        for j, other in enumerate(blueprint.elements[:i]):
-            if isinstance(other, Text) and _overlap(text.box, other.box):
-                out.append(Finding("overlap", f"{path}.box", f"lies on elements[{j}]"))
+        if isinstance(element, Text):
+            out += _of_text(blueprint, i, element, path)
+        if isinstance(element, Text) or covers(element):
+            for j, other in enumerate(blueprint.elements[:i]):
+                if isinstance(other, Text) and overlap(element.box, other.box):
+                    out.append(Finding("overlap", f"{path}.box", f"lies on elements[{j}]"))
+    return out
+
+
+def _of_text(blueprint: Blueprint, index: int, text: Text, path: str) -> list[Finding]:
+    out = []
+    size = size_px(text, blueprint.height_px)
+    _, _, width, height = text.box.pixels(blueprint.width_px, blueprint.height_px)
+    need = WIDTHS[0] * widest_px(text.lines, text.font, text.weight, size)
+    if need > width + 1:  # a pixel for rounding
+        out.append(Finding("fit", f"{path}.box.width", f"{width:.0f} px, {need:.0f} px needed"))
+    need = PITCHES[0] * size * len(text.lines)
+    if need > height + 1:
+        out.append(Finding("fit", f"{path}.box.height", f"{height:.0f} px, {need:.0f} px needed"))
+    under = grounds(blueprint.background, blueprint.elements[:index], text.box)
+    ratio = min((contrast(text.colour, colour) for colour in under), default=MIN_CONTRAST)
+    if ratio < MIN_CONTRAST:
+        out.append(Finding("contrast", f"{path}.colour", f"{ratio:.1f} under {MIN_CONTRAST}"))
+    if size < MIN_TYPE_PX:
+        out.append(Finding("type size", f"{path}.size_milli", f"{size} px under {MIN_TYPE_PX}"))
     return out

@@ -1,6 +1,7 @@
 """Blueprint to ids and back, an exact inverse.
 
-A text's words precede its style, and its box comes last: whoever places it knows how long it is.
+A text's words precede its style and its box: whoever places it knows how long it is. Its colour
+comes last: whoever inks it knows what it lies on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def _element(element: Element) -> list[int]:
                 ids += [vocab.token("line")] * (i > 0) + vocab.string(line)
             ids += [vocab.token("style"), vocab.token(f"font:{element.font}")]
             ids += [vocab.token(f"weight:{element.weight}"), vocab.number(element.size_milli)]
-            ids += [*_colour(element.colour), vocab.token(f"align:{element.align}")]
+            ids.append(vocab.token(f"align:{element.align}"))
+            return ids + _box(element.box) + _colour(element.colour)
         case Shape():
             ids = [vocab.token(n) for n in ("shape", f"shape:{element.kind}")]
             ids += [vocab.token(f"paint:{element.paint}"), *_colour(element.colour)]
@@ -99,8 +101,9 @@ def _read_text(read: _Reader) -> Text:
         lines.append(read.string())
     read.field("style")
     style: dict[str, Any] = {"font": read.field("font"), "weight": read.field("weight")}
-    style |= {"size_milli": read.number(), "colour": read.colour(), "align": read.field("align")}
-    return Text(kind, tuple(lines), read.box(), source=source, **style)  # type: ignore[arg-type]  # checked by Blueprint
+    style |= {"size_milli": read.number(), "align": read.field("align")}
+    box, style["colour"] = read.box(), read.colour()
+    return Text(kind, tuple(lines), box, source=source, **style)  # type: ignore[arg-type]  # checked by Blueprint
 
 
 def _read_element(read: _Reader) -> Element:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from blueprint.fitting import Fitting
 from blueprint.grammar import Grammar
 
 # Single quotes open after a blank or a bracket and close before one or before punctuation: an
@@ -27,9 +28,13 @@ def quoted(prompt: str) -> tuple[str, ...]:
     return tuple(string for string in found if string)
 
 
-def automaton(prompt: str, *, page_px: tuple[int, int], max_ids: int) -> Grammar:
+def automaton(
+    prompt: str, *, page_px: tuple[int, int], max_ids: int, min_type_px: int = 0
+) -> Grammar:
     """The grammar of blueprints that hold every quoted string of `prompt` verbatim and in order.
 
-    Raises `ValueError` when not even the shortest such blueprint fits `max_ids`.
+    With `min_type_px` they also keep the rules of `Fitting`. Raises `ValueError` when not even the
+    shortest such blueprint fits `max_ids`.
     """
-    return Grammar(page_px=page_px, quotes=quoted(prompt), max_ids=max_ids)
+    room = Fitting(page_px, min_type_px=min_type_px) if min_type_px else None
+    return Grammar(page_px=page_px, quotes=quoted(prompt), max_ids=max_ids, room=room)

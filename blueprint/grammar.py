@@ -3,24 +3,29 @@
 With `quotes` it is also the copy automaton: a `verbatim` text can only spell the next pending quote
 (a blank may become a line break), and the page cannot end while one is pending. With `max_ids` an
 id is allowed only if the shortest completion still fits, so that every walk ends valid in time.
+With a `Fitting` page the words also fit their boxes, lie free, and stand out from their ground.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from blueprint import vocab
-from blueprint.schema import PAGE_UNIT_PX
+from blueprint.fitting import Anywhere, Extent, covers
+from blueprint.schema import PAGE_UNIT_PX, Box, Picture, Shape, Text
 
 Mask = bytes
-Walk = Generator[Mask, int, None]
+Walk = Generator[Mask, int, Any]  # yields masks, is sent ids, returns what they say
 
 _BLANK = vocab.byte(0x20)
 _LINE, _STYLE, _END = (vocab.token(n) for n in ("line", "style", "end"))
 _TEXT, _SHAPE, _PICTURE = (vocab.token(n) for n in ("text", "shape", "picture"))
 _VERBATIM, _FREE = vocab.choices("source")
-_TEXT_TAIL_IDS = 12  # style, font, weight, size, three of colour, align, four of box
+_TEXT_TAIL_IDS = 12  # style, font, weight, size, align, four of box, three of colour
 _TEXT_HEAD_IDS = 3  # text, kind, source
 _SHAPE_IDS = 10  # shape, kind, paint, three of colour, four of box
 _PICTURE_TAIL_IDS = 5  # style, four of box
@@ -50,7 +55,16 @@ def _numbers(least: int, most: int) -> Mask:
     return mask_of(vocab.number(n) for n in range(least, most + 1))
 
 
-_HEX = mask_of(vocab.hex_digit(n) for n in range(16))
+def _number_of(allowed: np.ndarray) -> Walk:
+    """One of the numbers that a bool [1001] allows."""
+    token = yield mask_of(vocab.number(int(n)) for n in np.nonzero(allowed)[0])
+    return token - vocab.number(0)
+
+
+def _value_of(field: str) -> Walk:
+    """One of a field's values."""
+    token = yield _choices(field)
+    return vocab.name(token).partition(":")[2]
 
 
 @functools.cache
@@ -80,10 +94,12 @@ class Grammar:
         page_px: tuple[int, int] | None = None,
         quotes: Sequence[str] | None = None,
         max_ids: int | None = None,
+        room: Anywhere | None = None,
     ) -> None:
         self.pending = list(quotes or ())
         self._copying = quotes is not None
         self._page_px = page_px
+        self._room = room or Anywhere()
         self._left = 10**9 if max_ids is None else max_ids
         shortest = 6 + self._reserve()
         if shortest > self._left:
@@ -120,7 +136,7 @@ class Grammar:
         for side in self._page_px or (None, None):
             units = side // PAGE_UNIT_PX if side is not None else None
             yield _numbers(units or 1, units or 1000)
-        yield from self._colour()
+        self._room.start((yield from self._colour(np.ones((16, 16, 16), bool))))
         while True:
             after = self._left - self._reserve()
             options = [] if self.pending else [_END]
@@ -133,23 +149,28 @@ class Grammar:
             token = yield _only(*options)
             if token == _END:
                 return
-            if token == _TEXT:
-                yield from self._text()
-            elif token == _SHAPE:
-                yield _choices("shape")
-                yield _choices("paint")
-                yield from self._colour()
-                yield from self._box()
-            else:
-                yield from self._string(tail_ids=_PICTURE_TAIL_IDS, lines=False)
-                yield from self._box()
+            element = {_TEXT: self._text, _SHAPE: self._shape, _PICTURE: self._picture}[token]
+            self._room.place((yield from element()))
 
     @staticmethod
     def _free_text_ids() -> int:
         return _TEXT_HEAD_IDS + _LONGEST_CHARACTER + _TEXT_TAIL_IDS
 
+    def _shape(self) -> Walk:
+        kind = yield from _value_of("shape")
+        paint = yield from _value_of("paint")
+        colour = yield from self._colour(np.ones((16, 16, 16), bool))
+        drawn = Shape(kind, Box(0, 0, 1, 1), colour, paint)
+        box = yield from self._box(Extent(), covering=covers(drawn))
+        return Shape(kind, box, colour, paint)
+
+    def _picture(self) -> Walk:
+        (caption,) = yield from self._string(tail_ids=_PICTURE_TAIL_IDS, lines=False)
+        box = yield from self._box(Extent(), covering=True)
+        return Picture(box, caption)
+
     def _text(self) -> Walk:
-        yield _choices("text")
+        kind = yield from _value_of("text")
         sources = []
         if self.pending or not self._copying:
             sources.append(_VERBATIM)
@@ -158,25 +179,42 @@ class Grammar:
             sources.append(_FREE)
         source = yield _only(*sources)
         if source == _VERBATIM and self._copying:
-            yield from self._quote()
+            lines = yield from self._quote()
         else:
-            yield from self._string(tail_ids=_TEXT_TAIL_IDS, lines=True)
-        yield _choices("font")
-        yield _choices("weight")
-        yield _numbers(1, 1000)
-        yield from self._colour()
-        yield _choices("align")
-        yield from self._box()
+            lines = yield from self._string(tail_ids=_TEXT_TAIL_IDS, lines=True)
+        font = yield from _value_of("font")
+        weight = yield from _value_of("weight")
+        size = yield from _number_of(self._room.sizes(lines, font, weight))
+        align = yield from _value_of("align")
+        extent = self._room.extent(lines, font, weight, size)
+        box = yield from self._box(extent, covering=True)
+        colour = yield from self._colour(self._room.inks(box))
+        said = vocab.name(source).partition(":")[2]
+        return Text(kind, tuple(lines), box, font, weight, size, colour, align, said)  # type: ignore[arg-type]  # a choice of the vocab
 
     def _quote(self) -> Walk:
-        for token in vocab.string(self.pending.pop(0)):
-            yield _only(token, _LINE) if token == _BLANK else _only(token)
+        """The next quote; its lines."""
+        quote = self.pending.pop(0)
+        words, lines = quote.split(" "), [""]
+        for i, word in enumerate(words):
+            if i:
+                full = self._room.must_break(lines[-1], word)
+                token = yield _only(_LINE) if full else _only(_BLANK, _LINE)
+                if token == _LINE:
+                    lines.append("")
+                else:
+                    lines[-1] += " "
+            for token in vocab.string(word):
+                yield _only(token)
+            lines[-1] += word
         yield _only(_STYLE)
+        return lines
 
     def _string(self, *, tail_ids: int, lines: bool) -> Walk:
         """Printable characters, no blank at either end of a line, and the `<style>` that closes
-        them."""
+        them; the lines they make."""
         after_letter = False
+        made = [bytearray()]
         while True:
             spare = self._left - tail_ids - self._reserve()
             others = [_STYLE] if after_letter else []
@@ -185,25 +223,40 @@ class Grammar:
             fits = not after_letter or spare >= _LONGEST_CHARACTER
             token = yield _characters(b"", *others) if fits else _only(*others)
             if token == _STYLE:
-                return
+                return [line.decode() for line in made]
             if token in (_LINE, _BLANK):
                 # a blank may be followed by more blanks only when a letter still ends the line
                 after_letter = False
+                if token == _LINE:
+                    made.append(bytearray())
+                else:
+                    made[-1] += b" "
                 continue
             prefix = bytes([token - vocab.byte(0)])
             while prefix in _continuations():
                 token = yield _characters(prefix)
                 prefix += bytes([token - vocab.byte(0)])
+            made[-1] += prefix
             after_letter = True
 
     @staticmethod
-    def _colour() -> Walk:
+    def _colour(allowed: np.ndarray) -> Walk:
+        """Three digits of one of the colours that a bool [16 16 16] allows."""
+        colour = "#"
         for _ in range(3):
-            yield _HEX
+            open_digits = allowed.reshape(16, -1).any(axis=1)
+            token = yield mask_of(vocab.hex_digit(int(n)) for n in np.nonzero(open_digits)[0])
+            digit = token - vocab.hex_digit(0)
+            allowed = allowed[digit]
+            colour += f"{digit:x}"
+        return colour
 
-    @staticmethod
-    def _box() -> Walk:
-        left = (yield _numbers(0, 999)) - vocab.number(0)
-        top = (yield _numbers(0, 999)) - vocab.number(0)
-        yield _numbers(1, 1000 - left)
-        yield _numbers(1, 1000 - top)
+    def _box(self, extent: Extent, *, covering: bool) -> Walk:
+        """A box that the room has; `covering` ones keep off the words."""
+        room = self._room
+        left = yield from _number_of(room.lefts(extent, covering=covering))
+        top = yield from _number_of(room.tops(extent, left, covering=covering))
+        width = yield from _number_of(room.widths(extent, left, top, covering=covering))
+        narrow = Box(left, top, width, 1)
+        height = yield from _number_of(room.heights(extent, narrow, covering=covering))
+        return Box(left, top, width, height)

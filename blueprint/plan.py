@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from xml.etree import ElementTree
 
+import numpy as np
+import resvg_py
+from PIL import Image
+
 from blueprint.schema import Blueprint, Box, Picture, Shape, Text
+from blueprint.typeset import CANONICAL_FACES
 
 _ROLE_COLOURS = {"text": "#d6336c", "shape": "#1c7ed6", "picture": "#2b8a3e"}
 _ANCHORS = {"left": ("start", 0.0), "center": ("middle", 0.5), "right": ("end", 1.0)}
@@ -33,6 +39,17 @@ def to_svg(blueprint: Blueprint, *, scale: float = 4.0) -> str:
                 _rect(root, box, fill="#adb5bd", fill_opacity="0.5")
                 _role(root, box, f"picture: {element.caption}", "picture")
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def to_pixels(blueprint: Blueprint, *, scale: float = 4.0) -> np.ndarray:
+    """The same drawing as uint8 [Y X 3], set in the canonical faces."""
+    files = [str(face.path(w)) for face in CANONICAL_FACES.values() for w in ("regular", "bold")]
+    png = resvg_py.svg_to_bytes(
+        svg_string=to_svg(blueprint, scale=scale), skip_system_fonts=True, font_files=files,
+        font_family="Roboto", sans_serif_family="Roboto", monospace_family="Roboto",
+        serif_family="Source Serif Pro", cursive_family="Amatic SC",
+    )  # fmt: skip
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 
 def _scaled(box: Box, W: float, H: float) -> tuple[float, float, float, float]:

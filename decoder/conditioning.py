@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from blueprint.check import ground, ground_colour
+from blueprint.fitting import covers
 from blueprint.schema import (
     FONT_CLASSES,
     PAINTS,
@@ -34,9 +34,10 @@ from blueprint.typeset import CANONICAL_FACES, coverage, lines, size_px
 
 KINDS = ("none", "text", "picture", *SHAPE_KINDS)
 _STYLE = len(FONT_CLASSES) + 2  # one-hot font class, bold, outline
-REGION_FEATURES = len(KINDS) + _STYLE + 3 + 4 + 1  # kind, style, colour, edges, type size
+REGION_FEATURES = len(KINDS) + _STYLE + 3 + 4 + 6 + 1  # kind, style, colour, edges, place, size
 CHARACTER_FEATURES = len(FONT_CLASSES) + 1 + 3 + 1  # font class, bold, colour, type size
 CAPTION_FEATURES = 32  # hashed letter pairs of a picture's caption
+_PICTURE_GROUND = "#888"
 _EDGE_REACH = 2.0  # edges further than this many codes away are all alike
 
 
@@ -99,6 +100,10 @@ def regions(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
         places = np.nonzero(held)
         block = np.repeat(vector[None], len(places[0]), axis=0)
         block[:, at + 3 : at + 7] = np.clip(edges[places], -1, _EDGE_REACH) / _EDGE_REACH
+        u = 2 * (x[places] - left) / width - 1  # -1 to 1 across the box
+        v = 2 * (y[places] - top) / height - 1
+        block[:, at + 7 : at + 11] = np.stack([u, v, u * u, v * v], axis=-1).clip(-2, 2)
+        block[:, at + 11 : at + 13] = 1 / max(width, 1), 1 / max(height, 1)
         grid[places[0], places[1], filled[places]] = block
         filled[places] += 1
     ground = np.broadcast_to(channels(blueprint.background), (rows, columns, 3))
@@ -136,35 +141,25 @@ def glyphs(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
     return windows[::f, ::f].reshape(height // f, width // f, -1).copy()
 
 
-def canonical_page(blueprint: Blueprint, *, margin_px: int = 8) -> np.ndarray:
-    """The lines in their colours and canonical faces on flat grounds, nothing else: uint8 [Y X 3].
+def canonical_page(blueprint: Blueprint) -> np.ndarray:
+    """The blueprint taken literally: boxes of filled shapes flat in their colours, pictures grey,
+    lines in canonical faces. uint8 [Y X 3].
 
-    A ground reaches `margin_px` beyond its text, as far as the shape it is. The pipeline encodes
-    the page by the tokenizer for `glyphs="encoded"`.
+    No figure, no outline, no icon and no photograph is on it, only their boxes. The pipeline
+    encodes it by the tokenizer for `glyphs="encoded"`.
     """
     width, height = size = blueprint.width_px, blueprint.height_px
     page = np.empty((height, width, 3), np.float32)
     page[:] = channels(blueprint.background)
-    texts = [(i, e) for i, e in enumerate(blueprint.elements) if isinstance(e, Text)]
-    for i, text in texts:
-        left, top, right, bottom = _edges(text, size, margin_px)
-        if shape := ground(blueprint, i):
-            of_shape = _edges(shape, size, 0)
-            left, top = max(left, of_shape[0]), max(top, of_shape[1])
-            right, bottom = min(right, of_shape[2]), min(bottom, of_shape[3])
-        page[top:bottom, left:right] = channels(ground_colour(blueprint, i))
-    for _, text in texts:
-        share = coverage(text, size)[..., None] / 255
-        page = page * (1 - share) + channels(text.colour) * share
+    for element in blueprint.elements:
+        left, top, wide, high = (round(n) for n in element.box.pixels(*size))
+        if isinstance(element, Text):
+            share = coverage(element, size)[..., None] / 255
+            page = page * (1 - share) + channels(element.colour) * share
+        elif covers(element):
+            colour = element.colour if isinstance(element, Shape) else _PICTURE_GROUND
+            page[top : top + max(high, 1), left : left + max(wide, 1)] = channels(colour)
     return np.round((page + 1) * 127.5).astype(np.uint8)
-
-
-def _edges(element: Element, page_px: tuple[int, int], margin_px: int) -> tuple[int, int, int, int]:
-    left, top, width, height = (round(n) for n in element.box.pixels(*page_px))
-    return (
-        max(left - margin_px, 0), max(top - margin_px, 0),
-        left + width + margin_px, top + height + margin_px,
-    )  # fmt: skip
 
 
 def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ code."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -24,20 +25,25 @@ from layers.embedding import Embed
 from layers.norm import RMSNorm
 from layers.rope import rotations
 
-
-COPY_BIAS = 4.0  # in nats: what a fresh decoder gives the canonical line's code over any other
+COPY_BIAS = 2.0  # in nats: what a fresh decoder gives the canonical page's code over any other
+SHARPNESS = 25.0  # 1 / variance around a predicted level, where levels reach from -1 to 1
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """`num_codes` and `codebook_size` are the tokenizer's; `objective` has one value so far,
-    `masked`."""
+    `masked`.
+
+    `ordered` says that a code is one scalar's level (FSQ of one channel), so that near codes mean
+    near values: the head then predicts a level for each code beside the free logits.
+    """
 
     blocks: BlockConfig
     num_codes: int
     codebook_size: int
     conditioning: ConditioningConfig
     objective: str = "masked"
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.objective != "masked":
@@ -78,6 +84,9 @@ class Decoder(nnx.Module):
         self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs)
         self.norm = RMSNorm(width)
         self.head = Einsum("BTD,DQV->BTQV", sizes, rngs=rngs, scale=0.1)
+        if config.ordered:
+            self.level_head = Einsum("BTD,DQ->BTQ", sizes, rngs=rngs, scale=0.1)
+            self.log_sharpness = nnx.Param(jnp.full((Q,), math.log(SHARPNESS)), axes="Q", summed="")
 
     def __call__(
         self,
@@ -113,9 +122,23 @@ class Decoder(nnx.Module):
         tokens, _ = self.blocks.scan(
             lambda layer, x, _: (layer(x, turn, mask)[0], None), constrain(tokens, "BTD")
         )
-        features = self.norm(tokens[:, -T:])
+        logits = self._logits(self.norm(tokens[:, -T:]), copies)
+        return logits.reshape(B, y, x, Q, -1)
+
+    def _logits(
+        self, features: Float[Array, "B T D"], copies: Float[Array, "B T Q V"]
+    ) -> Float[Array, "B T Q V"]:
+        """Free logits, plus a bonus for the canonical page's code, plus for ordered codes a
+        parabola around a level that starts from the canonical one."""
         logits = self.head(features)
+        level = jnp.zeros(copies.shape[:3])
+        levels = jnp.linspace(-1.0, 1.0, self.config.codebook_size)
         if self.config.conditioning.glyphs == "encoded":
             gate = self.copy_gate(features) + self.copy_bias[...]
             logits = logits + gate[..., None] * copies
-        return logits.reshape(B, y, x, Q, -1)
+            level = jax.nn.sigmoid(gate) * (copies @ levels)
+        if self.config.ordered:
+            level = (level + self.level_head(features))[..., None]
+            parabola = levels * level - levels * levels / 2
+            logits = logits + jnp.exp(self.log_sharpness[...])[:, None] * parabola
+        return logits

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from blueprint.typeset import PLAIN_FONT, load_font
 from evals.metrics import word_hits
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_CELL_PX, _CAPTION_PX, _GAP_PX = 256, 76, 4
+
+
+def sheet(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 6
+) -> np.ndarray:
+    """Pictures in rows, each over its caption: uint8 [Y X 3]. Small ones are enlarged."""
+    rows = -(-len(pictures) // columns)
+    heights = [round(p.shape[0] * _CELL_PX / p.shape[1]) for p in pictures]
+    wide, high = _CELL_PX + 2 * _GAP_PX, max(heights, default=0) + _CAPTION_PX
+    page = Image.new("RGB", (min(columns, len(pictures)) * wide, rows * high), "white")
+    draw, font = ImageDraw.Draw(page), load_font(PLAIN_FONT, 12)
+    for i, (picture, caption, height) in enumerate(zip(pictures, captions, heights, strict=True)):
+        x, y = i % columns * wide + _GAP_PX, i // columns * high + _GAP_PX
+        large = Image.fromarray(picture).resize((_CELL_PX, height), Image.Resampling.LANCZOS)
+        page.paste(large, (x, y))
+        text = textwrap.fill(caption, 42, max_lines=5)
+        draw.text((x, y + height + 2), text, "black", font)
+    return np.asarray(page)
 
 
 def table(scores: Mapping[str, Any]) -> str:

@@ -12,12 +12,18 @@ from jaxtyping import Array, Float, Int
 @dataclasses.dataclass(frozen=True)
 class Policy:
     """Temperature 0 is greedy. `top_k` 0 and `top_p` 1 cut nothing off; `min_p` is a share of the
-    best."""
+    best.
+
+    `ordered` says that near indices mean near values: the greedy choice is then the median of the
+    distribution, which where the model is sure is the best one, and where it is not (a photograph)
+    lies in the middle of what may be, instead of anywhere.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         sound = {
@@ -50,6 +56,9 @@ def truncate(logits: Float[Array, "*B V"], policy: Policy) -> Float[Array, "*B V
 
 def choose(key: Array, logits: Float[Array, "*B V"], policy: Policy) -> Int[Array, "*B"]:
     """One index a row; minus infinity is never chosen while anything else is there."""
+    if policy.temperature == 0 and policy.ordered:
+        below = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1) < 0.5
+        return jnp.minimum(below.sum(axis=-1), logits.shape[-1] - 1)
     if policy.temperature == 0:
         return logits.argmax(axis=-1)
     return jax.random.categorical(key, truncate(logits / policy.temperature, policy), axis=-1)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from blueprint.typeset import PLAIN_FONT, load_font
+from evals.report import sheet
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import page
-
-_COLUMNS, _CELL_PX, _CAPTION_PX = 6, 256, 76
 
 
 def main() -> None:
@@ -29,20 +26,9 @@ def main() -> None:
     flags.add_argument("--quoted", default="mixed", choices=("mixed", "all"))
     args = flags.parse_args()
     style = PageStyle(args.size_px, args.size_px, args.split, args.quoted)
-    rows = -(-args.num_pages // _COLUMNS)
-    cell = _CELL_PX + 8, _CELL_PX + _CAPTION_PX
-    sheet = Image.new("RGB", (_COLUMNS * cell[0], rows * cell[1]), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = load_font(PLAIN_FONT, 12)
-    for i in range(args.num_pages):
-        made = page(args.first_seed + i, style)
-        x, y = i % _COLUMNS * cell[0] + 4, i // _COLUMNS * cell[1] + 4
-        picture = Image.fromarray(made.pixels).resize(
-            (_CELL_PX, _CELL_PX), Image.Resampling.LANCZOS
-        )
-        sheet.paste(picture, (x, y))
-        draw.text((x, y + _CELL_PX + 2), textwrap.fill(made.prompt, 42), "black", font)
-    sheet.save(args.out)
+    pages = [page(args.first_seed + i, style) for i in range(args.num_pages)]
+    drawn = sheet([made.pixels for made in pages], [made.prompt for made in pages])
+    Image.fromarray(drawn).save(args.out)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blueprint.formats import from_json, to_json
 from blueprint.plan import to_svg
 from blueprint.schema import Blueprint
+from evals.proof import Proof
 from evals.readers import RapidReader
-from pipeline import Bundle, Proof
+from pipeline import Bundle
 from sampling.policy import Policy
 
 
@@ -37,9 +38,9 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "blueprint.json").write_text(to_json(blueprint))
     (folder / "blueprint.svg").write_text(to_svg(blueprint))
-    codes = bundle.codes(blueprint, seed=seed)
+    codes = bundle.codes([blueprint], seed=seed)[0]
     codes, proof = bundle.proofread(blueprint, codes, reader, max_retries=retries)
-    Image.fromarray(bundle.pixels(codes)).save(folder / "page.png")
+    Image.fromarray(bundle.pixels(codes[None])[0]).save(folder / "page.png")
     (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof), indent=1) + "\n")
     return proof
 

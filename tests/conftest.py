@@ -2,7 +2,12 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")

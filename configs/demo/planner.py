@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
             },
             "loop": {
                 "num_steps": 900,
+                "seed": 0,
                 "save_every_steps": 250,
                 "log_every_steps": 50,
                 "num_workers": 0,

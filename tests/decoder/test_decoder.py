@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from blueprint.schema import Blueprint, Box, Text
+from blueprint.schema import Blueprint, Box, Picture, Shape, Text
 from decoder.conditioning import ConditioningConfig, canonical_page, characters, condition, glyphs
 from decoder.model import Decoder, DecoderConfig
 from decoder.task import CONDITIONS, DecoderTask, draw_mask, example
@@ -146,18 +146,37 @@ def test_parallel_decoding_keeps_what_is_known(model):
         np.testing.assert_array_equal(drawn[1:], run(passes, 1.0, slice(1, None)))
 
 
-def test_the_canonical_page_shows_lines_on_their_grounds():
-    blueprint = plan(1, PageStyle())[1]
-    page = canonical_page(blueprint)
-    ground = [17 * int(digit, 16) for digit in blueprint.background[1:]]
+def test_the_canonical_page_has_boxes_and_lines_but_no_figures():
+    elements = (
+        Shape("ellipse", Box(0, 0, 500, 500), "#f00"),
+        Shape("rounded", Box(0, 500, 500, 500), "#0f0", "outline"),
+        Picture(Box(500, 0, 500, 500), "cat"),
+        Text("title", ("Hi",), Box(100, 150, 300, 200), size_milli=150, colour="#00f"),
+    )
+    page = canonical_page(Blueprint(128, 128, "#fff", elements))
     assert page.shape == (128, 128, 3)
-    for text in blueprint.texts:
-        left, top, width, height = (round(n) for n in text.box.pixels(128, 128))
-        inside = page[top : top + height, left : left + width].reshape(-1, 3).astype(int)
-        ink = [17 * int(digit, 16) for digit in text.colour[1:]]
-        assert (np.abs(inside - ink).max(axis=1) < 40).mean() > 0.05
-        page[top - 3 : top + height + 3, max(left - 6, 0) : left + width + 6] = ground
-    assert (page == ground).all()
+    assert (page[0, 0] == (255, 0, 0)).all()  # the corner of an ellipse's box
+    assert (page[64:, :64] == 255).all()  # an outline is not drawn
+    assert (page[:64, 64:] == 136).all()  # nor is a picture
+    left, top, width, height = (round(n) for n in elements[3].box.pixels(128, 128))
+    ink = page[..., 2].astype(int) - page[..., 1] > 60
+    assert ink[top : top + height, left : left + width].mean() > 0.05
+    ink[top : top + height, left : left + width] = False
+    assert not ink.any()
+
+
+def test_ordered_codes_start_at_the_canonical_level():
+    config = dataclasses.replace(CONFIG, ordered=True)
+    model, data = Decoder(config, rngs=nnx.Rngs(0)), batch(1)
+    codes, masked = jnp.array(data["codes"], jnp.int32), jnp.ones((1, 16, 16), bool)
+    logits = model(codes, masked, given(data))
+    assert (logits.argmax(-1) == data["glyph_codes"]).mean() > 0.9
+    spread = logits.std(axis=-1)
+    plain = Decoder(CONFIG, rngs=nnx.Rngs(0))(codes, masked, given(data)).std(axis=-1)
+    assert spread.mean() > plain.mean()
+    near = jnp.take_along_axis(logits, jnp.array([1])[None, None, None, None], axis=-1)
+    far = jnp.take_along_axis(logits, jnp.array([3])[None, None, None, None], axis=-1)
+    assert ((near > far)[..., 0] | (data["glyph_codes"] > 0)).mean() > 0.9
 
 
 def test_without_glyphs_their_codes_are_not_looked_at():

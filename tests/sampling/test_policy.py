@@ -79,3 +79,10 @@ def test_draws_follow_the_tempered_distribution():
     made = jax.vmap(lambda key: choose(key, jnp.array(LOGITS[0]), Policy(2.0)))(keys)
     found = np.bincount(np.asarray(made), minlength=12) / 20000
     np.testing.assert_allclose(found, softmax(LOGITS[0] / 2.0), atol=0.015)
+
+
+def test_an_ordered_greedy_choice_is_the_median():
+    logits = jnp.log(jnp.array([[0.3, 0.05, 0.3, 0.35], [0.02, 0.96, 0.01, 0.01], [0, 0, 0, 1.0]]))
+    policy = Policy(ordered=True)
+    assert choose(jax.random.key(0), logits, policy).tolist() == [2, 1, 3]
+    assert choose(jax.random.key(0), logits, Policy()).tolist() == [3, 1, 3]

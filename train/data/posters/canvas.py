@@ -62,16 +62,15 @@ class Canvas:
         return round(n * self.scale)
 
     def box(self, left: float, top: float, width: float, height: float) -> Box:
-        """Whole pixels to thousandths, kept on the page."""
+        """Whole pixels to thousandths, edge by edge, kept on the page."""
         x = min(max(round(left), 0), self.width - 1)
         y = min(max(round(top), 0), self.height - 1)
-        w, h = min(round(width), self.width - x), min(round(height), self.height - y)
+        right, foot = min(x + round(width), self.width), min(y + round(height), self.height)
         milli = lambda n, side: round(n * 1000 / side)  # noqa: E731
         x_milli, y_milli = milli(x, self.width), milli(y, self.height)
         return Box(
             x_milli, y_milli,
-            max(min(milli(w, self.width), 1000 - x_milli), 1),
-            max(min(milli(h, self.height), 1000 - y_milli), 1),
+            max(milli(right, self.width) - x_milli, 1), max(milli(foot, self.height) - y_milli, 1),
         )  # fmt: skip
 
     def shape(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from blueprint.check import MIN_CONTRAST, contrast
+from blueprint.fitting import MIN_CONTRAST, contrast
 
 NAMES = {
     "#000": "black", "#fff": "white", "#f44": "red", "#d33": "red", "#e63": "orange",

@@ -45,12 +45,12 @@ def event(c: Canvas) -> str:
 def sale(c: Canvas) -> str:
     """A shout, a burst with the reduction, a button."""
     p, r, m = c.palette, c.rng, c.u(8)
-    side = c.u(50)
-    left = c.width - side - m if r.random() < 0.6 else (c.width - side) / 2
     subject = r.choice(SUBJECTS)
     shout = f"{subject.upper()} SALE" if c.leaves_content else c.phrase(r.choice((1, 2)))
     big = Look(20, p.ink(p.ground, r), "bold", wraps=True, free=c.leaves_content)
     foot = c.text("title", shout, (m, c.u(7), c.width - 2 * m), big)
+    side = min(c.u(50), c.height - c.u(28) - foot)
+    left = c.width - side - m if r.random() < 0.6 else (c.width - side) / 2
     top = min(foot + c.u(2), c.height - c.u(28) - side)
     c.shape("burst", (left, top, side, side), p.accent)
     off = f"-{r.choice((20, 30, 40, 50, 60, 70))}%"
@@ -154,7 +154,7 @@ def settings(c: Canvas) -> str:
     """Rows of a label and a switch."""
     p, r = c.palette, c.rng
     top = bar(c, r.choice(("arrow", "menu")), c.phrase(1)) + c.u(6)
-    rows = r.choice((2, 3, 3)) + (2 if c.roomy else 0)
+    rows = r.choice((2, 3, 3)) + (1 if c.roomy else 0)
     pitch = min((c.height - top) // rows, c.u(32))
     for i in range(rows):
         y = top + i * pitch
@@ -196,7 +196,7 @@ def chat(c: Canvas) -> str:
     """A contact's name over bubbles from both sides."""
     p, r = c.palette, c.rng
     top = bar(c, "user", words.real(r)) + c.u(8)
-    rows = r.choice((2, 3, 3)) + (2 if c.roomy else 0)
+    rows = r.choice((2, 3, 3)) + (1 if c.roomy else 0)
     pitch = min((c.height - top) // rows, c.u(32))
     for i in range(rows):
         mine = i % 2 == 1

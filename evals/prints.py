@@ -1,0 +1,42 @@
+"""How well a decoder prints given blueprints it never saw, while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from blueprint.schema import Blueprint
+from evals.metrics import psnr_db, word_accuracy
+from evals.readers import RapidReader
+from train.log import Evaluation
+from train.loop import Probes
+
+_PICTURES = 8
+
+
+class PrintedPages:
+    """An evaluator over a source of pages; `make(probes, blueprints)` has the decoder's pages as
+    uint8 [B Y X 3]."""
+
+    def __init__(
+        self, pages: Any, make: Callable[[Probes, Sequence[Blueprint]], np.ndarray]
+    ) -> None:
+        self._source = pages
+        self._make = make
+        self._reader = RapidReader()
+
+    def __call__(self, step: int, probes: Probes) -> Evaluation:
+        """The share of words that can be read, and the distance to the real pages."""
+        records = [self._source[i] for i in range(len(self._source))]
+        pages = np.stack([record["pixels"] for record in records])
+        printed = self._make(probes, [record["blueprint"] for record in records])
+        reads = [self._reader.words(picture) for picture in printed]
+        scalars = {
+            "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
+            "psnr_db": psnr_db(pages, printed),
+        }
+        shown = zip(pages[:_PICTURES], printed[:_PICTURES], strict=True)
+        pairs = [np.concatenate(pair, axis=0) for pair in shown]
+        return Evaluation(scalars, {"prints": np.concatenate(pairs, axis=1)})

@@ -1,0 +1,53 @@
+"""Prompts to blueprints: the engine under the copy automaton and the rules of a fitting page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from blueprint import codec, vocab
+from blueprint.copying import automaton
+from blueprint.schema import Blueprint
+from sampling.engine import Engine
+from sampling.policy import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Plates:
+    """What every plan keeps to: the page's size, the least type, and the planner's longest
+    sequence. A `min_type_px` of 0 leaves the rules of `Fitting` off."""
+
+    page_px: tuple[int, int]
+    min_type_px: int
+    max_length: int
+
+
+def plan_pages(
+    probes: Mapping[str, Callable[..., Any]],
+    prompts: Sequence[str],
+    plates: Plates,
+    *,
+    seed: int = 0,
+    policy: Policy = Policy(),  # noqa: B008  # a frozen value
+) -> list[Blueprint]:
+    """A blueprint for each prompt: always valid, every quoted string verbatim and in order.
+
+    `probes` are a planner's `step` and `empty_cache`. Raises `ValueError` when a prompt is too long
+    for the planner.
+    """
+    ids = [vocab.encode_prompt(prompt) for prompt in prompts]
+    rules = [
+        automaton(
+            prompt,
+            page_px=plates.page_px,
+            max_ids=plates.max_length - len(row),
+            min_type_px=plates.min_type_px,
+        )
+        for prompt, row in zip(prompts, ids, strict=True)
+    ]
+    engine = Engine(probes["step"], probes["empty_cache"], policy=policy)
+    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    return [codec.decode(row) for row in engine.generate(ids, rules, keys)]

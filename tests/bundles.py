@@ -1,0 +1,60 @@
+"""A bundle of the tiny configs, made by the scripts themselves, for tests that print or kill."""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(tempfile.gettempdir()) / f"letterpress_test_programs_{os.getuid()}"
+
+
+def environment(num_devices):
+    """For a process with so many emulated devices; programs compiled once are kept on disk."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+
+
+def start(script, *arguments, num_devices=1):
+    """A script of ours in a process of its own."""
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment(num_devices), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process, *, code=0):
+    """What it printed; fails unless it ends with `code`."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err[-3000:]
+    return out + err
+
+
+def training(task, workdir, bundle):
+    """The arguments that train a tiny model, its codes taken from a bundle."""
+    arguments = ["--config", ROOT / "configs" / "tiny" / f"{task}.py", "--workdir", workdir]
+    if task == "decoder":
+        arguments += [f"--config.data.codes={bundle / 'codes'}"]
+        arguments += [f"--config.data.tokenizer={bundle / 'tokenizer'}"]
+    return arguments
+
+
+@functools.cache
+def tiny_bundle():
+    """The folder of three tiny trained models and a code cache."""
+    bundle = Path(tempfile.mkdtemp(prefix="letterpress_bundle_"))
+    planner = start("train", *training("planner", bundle / "planner", bundle))
+    finish(start("train", *training("tokenizer", bundle / "tokenizer", bundle)))
+    pages = ("--out", bundle / "codes", "--num-pages", 16)
+    finish(start("encode", "--tokenizer", bundle / "tokenizer", *pages))
+    finish(start("train", *training("decoder", bundle / "decoder", bundle)))
+    finish(planner)
+    return bundle

@@ -1,0 +1,91 @@
+"""What a person runs, on a tiny bundle: draw, redraw, evaluate; and errors that name the thing."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blueprint.formats import from_json
+from tests.bundles import ROOT, finish, start, tiny_bundle
+
+PROMPT = 'Flyer for our club night: "Moon Jazz" up top, then "FRI 9pm" and a button "Get in"'
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    finish(start("draw", PROMPT, "--bundle", tiny_bundle(), "--out", folder, "--max-retries", 1))
+    return folder
+
+
+def test_draw_writes_a_valid_blueprint_with_the_quoted_words(drawn):
+    blueprint = from_json((drawn / "blueprint.json").read_text())
+    quoted = [t.string for t in blueprint.texts if t.source == "verbatim"]
+    assert quoted == ["Moon Jazz", "FRI 9pm", "Get in"]
+    page = np.asarray(Image.open(drawn / "page.png"))
+    assert page.shape == (128, 128, 3) and page.std() > 1
+    assert (drawn / "blueprint.svg").read_text().startswith("<svg")
+    proof = json.loads((drawn / "proof.json").read_text())
+    assert len(proof["lost"]) == len(list(blueprint.texts)) and proof["retries"] in (0, 1)
+
+
+def test_an_edited_blueprint_redraws_and_a_broken_one_names_the_field(drawn, tmp_path):
+    edited = json.loads((drawn / "blueprint.json").read_text())
+    texts = [e for e in edited["elements"] if e["type"] == "text"]
+    texts[0]["lines"] = ["Sun", "Jazz"]
+    (tmp_path / "edited.json").write_text(json.dumps(edited))
+    flags = ("--bundle", tiny_bundle(), "--out", tmp_path, "--max-retries", 0)
+    finish(start("draw", *flags, "--blueprint", tmp_path / "edited.json"))
+    again = from_json((tmp_path / "blueprint.json").read_text())
+    assert "Sun Jazz" in [t.string for t in again.texts]
+    at = edited["elements"].index(texts[0])
+    texts[0]["box"]["width"] = 4000
+    (tmp_path / "broken.json").write_text(json.dumps(edited))
+    said = finish(start("draw", *flags, "--blueprint", tmp_path / "broken.json"), code=1)
+    assert f"elements[{at}].box.width: 4000 is not a whole number" in said
+    assert "Traceback" not in said
+
+
+def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
+    out = tmp_path / "pages"
+    said = finish(start("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out))
+    scores = json.loads((out / "scores.json").read_text())
+    stages = ["typeset", "reconstructed", "given_blueprint", "end_to_end"]
+    assert list(scores["word_accuracy"]) == stages
+    assert scores["word_accuracy"]["typeset"] > 0.8
+    assert scores["copy_fidelity"] == scores["valid_blueprints"] == 1.0
+    assert scores["controls"]["blank_page"] == 0.0
+    assert str(out / "index.html") in said
+    assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
+
+
+def test_a_foreign_tokenizer_is_refused(tmp_path):
+    bundle = tiny_bundle()
+    for name in ("planner", "decoder"):
+        (tmp_path / name).symlink_to(bundle / name)
+    config = ROOT / "configs/tiny/tokenizer.py"
+    other = ("--config", config, "--workdir", tmp_path / "tokenizer", "--config.loop.seed=9")
+    finish(start("train", *other, "--config.loop.num_steps=1"))
+    flags = ("--bundle", tmp_path, "--out", tmp_path / "page")
+    said = finish(start("draw", 'a "K9"', *flags), code=1)
+    assert "holds codes of another tokenizer (weights:" in said
+
+
+def test_mistakes_are_told_in_one_sentence(tmp_path):
+    cases = [
+        (("draw", "--bundle", tmp_path, "--out", tmp_path), "give a prompt, or a blueprint"),
+        (("draw", "x", "--bundle", tmp_path, "--out", tmp_path), "is no training run"),
+        (("encode", "--tokenizer", tmp_path, "--out", tmp_path), "is no training run"),
+        (("train", "--config", "none.py", "--workdir", tmp_path), "there is no config file none"),
+    ]
+    running = [(start(*arguments), message) for arguments, message in cases]
+    for process, message in running:
+        said = finish(process, code=1)
+        assert message in said and "Traceback" not in said
+
+
+def test_a_contact_sheet_shows_its_pages(tmp_path):
+    finish(start("contact_sheet", "--out", tmp_path / "sheet.png", "--num-pages", 7))
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * (256 + 76), 6 * 264, 3)

@@ -86,7 +86,8 @@ def planner_task(config: ConfigDict) -> PlannerTask:
 
 def decoder_task(config: ConfigDict) -> DecoderTask:
     """The task of a decoder's config, without the contract that its codes bring."""
-    return DecoderTask(build(DecoderConfig, config.model, path="config.model"))
+    model = build(DecoderConfig, config.model, path="config.model")
+    return DecoderTask(model, whole_mask=config.whole_mask)
 
 
 def _heldout(style: PageStyle) -> PageStyle:
@@ -334,6 +335,12 @@ class Bundle:
     def pixels(self, codes: np.ndarray) -> np.ndarray:
         """The pages of codes, uint8 [B Y X 3]."""
         return np.asarray(self.tokenizer.probes["decode"](codes))
+
+    def copied(self, blueprints: Sequence[Blueprint]) -> np.ndarray:
+        """The canonical pages that the decoder is shown, through the tokenizer alone: what a
+        decoder that only copies would print. uint8 [B Y X 3]."""
+        canonical = np.stack([canonical_page(blueprint) for blueprint in blueprints])
+        return self.pixels(self.tokenizer.probes["encode"](canonical))
 
     def proofread(
         self, blueprint: Blueprint, codes: Codes, reader: RapidReader, *, max_retries: int

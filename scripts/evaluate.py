@@ -38,6 +38,7 @@ def main() -> None:
     width_px, height_px = bundle.page_px
     cases = pages.cases(args.n, width_px=width_px, height_px=height_px)
     plans: list[Blueprint] = []
+    canonical: list[np.ndarray] = []  # a control: no decoder at all
     pictures: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
     for start in tqdm(range(0, args.n, CHUNK), desc="print", unit="chunk", mininterval=5):
         chunk = cases[start : start + CHUNK]
@@ -48,12 +49,14 @@ def main() -> None:
         given = bundle.codes([case.blueprint for case in chunk])
         pictures["given_blueprint"] += list(bundle.pixels(given))
         pictures["end_to_end"] += list(bundle.pixels(bundle.codes(planned)))
+        canonical += list(bundle.copied([case.blueprint for case in chunk]))
         plans += planned
     reads = {
         stage: [reader.words(p) for p in tqdm(drawn, desc=f"read {stage}", mininterval=5)]
         for stage, drawn in pictures.items()
     }
-    scores = pages.score(cases, reads, plans, reader)
+    copied = [reader.words(page) for page in canonical]
+    scores = pages.score(cases, reads, plans, reader, copied=copied)
     svgs = [to_svg(plan, scale=2) for plan in plans]
     page = report.write(args.out, scores, cases, pictures, reads, plans=svgs)
     Image.fromarray(_sheet(cases, plans, pictures["end_to_end"])).save(args.out / "sheet.png")

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
                 "objective": "masked",
                 "ordered": True,
             },
+            "whole_mask": 0.8,
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 4000,
@@ -33,9 +34,9 @@ def get_config() -> ConfigDict:
                 "tokenizer": "runs/demo/tokenizer",
             },
             "loop": {
-                "num_steps": 1200,
+                "num_steps": 1600,
                 "seed": 0,
-                "save_every_steps": 250,
+                "save_every_steps": 400,
                 "log_every_steps": 50,
                 "num_workers": 0,
                 "optimizers": {

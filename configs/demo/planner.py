@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
                 "batch_size": 4,
             },
             "loop": {
-                "num_steps": 900,
+                "num_steps": 1300,
                 "seed": 0,
-                "save_every_steps": 250,
+                "save_every_steps": 325,
                 "log_every_steps": 50,
                 "num_workers": 0,
                 "optimizers": {

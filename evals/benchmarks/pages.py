@@ -29,11 +29,13 @@ def score(
     reads: Mapping[str, Sequence[Sequence[str]]],
     plans: Sequence[Blueprint | None],
     reader: RapidReader,
+    *,
+    copied: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
     """Everything about a run of the benchmark, as plain JSON.
 
-    `reads` has the words read after each stage; `plans` the planner's blueprints, None for an
-    invalid one.
+    `reads` has the words read after each stage, `copied` those of the decoder's canonical pages
+    through the tokenizer alone; `plans` the planner's blueprints, None for an invalid one.
     """
     targets = [case.blueprint.words for case in cases]
     copies = [
@@ -60,6 +62,7 @@ def score(
         "valid_blueprints": sum(plan is not None for plan in plans) / len(plans),
         "controls": {
             **control_scores(targets, reads["end_to_end"], reader),
+            "copied_canonical_page": word_accuracy(targets, copied),
             "typeset_ceiling": accuracy["typeset"],
         },
         "attribution": attribute(targets, reads),

@@ -92,11 +92,11 @@ def test_a_perfect_system_scores_its_ceiling_and_the_controls_do_not(reader, tmp
     stages = ("typeset", "reconstructed", "given_blueprint", "end_to_end")
     reads = dict.fromkeys(stages, typeset)
     plans = [case.blueprint for case in cases]
-    scores = pages.score(cases, reads, plans, reader)
+    scores = pages.score(cases, reads, plans, reader, copied=[[] for _ in cases])
     assert scores["word_accuracy"]["end_to_end"] == scores["word_accuracy"]["typeset"] > 0.85
     assert scores["copy_fidelity"] == scores["valid_blueprints"] == 1.0
     controls = scores["controls"]
-    assert controls["blank_page"] == 0
+    assert controls["blank_page"] == controls["copied_canonical_page"] == 0
     assert controls["frequent_words_page"] < 0.1 and controls["shuffled_targets"] < 0.2
     assert sum(scores["attribution"].values()) == scores["num_words"]
     drawn = {stage: [case.pixels for case in cases] for stage in stages}

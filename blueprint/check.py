@@ -9,15 +9,17 @@ from blueprint.fitting import (
     MIN_CONTRAST,
     MIN_TYPE_PX,
     PITCHES,
-    WIDTHS,
+    SQUEEZED,
     contrast,
     covers,
     grounds,
     overlap,
     widest_px,
 )
-from blueprint.schema import Blueprint, Text
+from blueprint.schema import Blueprint, Element, Text
 from blueprint.typeset import size_px
+
+NEARLY_MILLI = 6  # left edges this close to each other were meant to be one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,9 @@ def copy_fidelity(prompt: str, blueprint: Blueprint) -> float:
 
 
 def findings(blueprint: Blueprint) -> list[Finding]:
-    """What breaks the rules of `fitting.py`, in element order; a text's squeezed width, a pitch
-    under its type, faint ink, small type, and words that lie on each other or under something."""
+    """What breaks the rules of `fitting.py`, in element order: a squeezed width, a pitch under its
+    type, faint ink, small type, words that lie on each other or under something; and left edges
+    that are nearly but not quite one."""
     out: list[Finding] = []
     for i, element in enumerate(blueprint.elements):
         path = f"elements[{i}]"
@@ -52,14 +55,24 @@ def findings(blueprint: Blueprint) -> list[Finding]:
             for j, other in enumerate(blueprint.elements[:i]):
                 if isinstance(other, Text) and overlap(element.box, other.box):
                     out.append(Finding("overlap", f"{path}.box", f"lies on elements[{j}]"))
+                if _nearly_aligned(element, other):
+                    left = f"{path}.box.left"
+                    out.append(Finding("alignment", left, f"is nearly that of elements[{j}]"))
     return out
+
+
+def _nearly_aligned(element: Element, other: Element) -> bool:
+    pair = (element, other)
+    if not all(isinstance(e, Text) and e.align == "left" for e in pair):
+        return False
+    return 0 < abs(element.box.left - other.box.left) <= NEARLY_MILLI
 
 
 def _of_text(blueprint: Blueprint, index: int, text: Text, path: str) -> list[Finding]:
     out = []
     size = size_px(text, blueprint.height_px)
     _, _, width, height = text.box.pixels(blueprint.width_px, blueprint.height_px)
-    need = WIDTHS[0] * widest_px(text.lines, text.font, text.weight, size)
+    need = SQUEEZED * widest_px(text.lines, text.font, text.weight, size)
     if need > width + 1:  # a pixel for rounding
         out.append(Finding("fit", f"{path}.box.width", f"{width:.0f} px, {need:.0f} px needed"))
     need = PITCHES[0] * size * len(text.lines)

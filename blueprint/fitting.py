@@ -16,7 +16,8 @@ from blueprint.typeset import CANONICAL_FACES, INSET_PX
 
 MIN_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 MIN_TYPE_PX = 8
-WIDTHS = 0.85, 1.3  # a box by its widest line in the canonical face: typefaces differ by as much
+SQUEEZED = 0.75  # a box narrower than this share of its widest line in the canonical face is wrong
+WIDTHS = 0.9, 1.25  # what a plan in the making may choose
 PITCHES = 1.1, 1.5  # a band by its type size
 _SIDE = 1001  # 0 to 1000 thousandths
 _SAMPLES = (0.1, 0.3, 0.5, 0.7, 0.9)  # where across a text its ground is looked at

@@ -16,23 +16,29 @@ from blueprint.typeset import PLAIN_FONT, load_font
 from evals.metrics import word_hits
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_CELL_PX, _CAPTION_PX, _GAP_PX = 256, 76, 4
+_LINE_PX, _GAP_PX = 15, 4
 
 
 def sheet(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 6
+    pictures: Sequence[np.ndarray],
+    captions: Sequence[str],
+    *,
+    columns: int = 6,
+    cell_px: int = 256,
 ) -> np.ndarray:
-    """Pictures in rows, each over its caption: uint8 [Y X 3]. Small ones are enlarged."""
+    """Pictures in rows, each `cell_px` wide over its caption: uint8 [Y X 3]."""
+    font = load_font(PLAIN_FONT, 12)
+    wrapped = [textwrap.fill(text, cell_px // 6, max_lines=5) for text in captions]
     rows = -(-len(pictures) // columns)
-    heights = [round(p.shape[0] * _CELL_PX / p.shape[1]) for p in pictures]
-    wide, high = _CELL_PX + 2 * _GAP_PX, max(heights, default=0) + _CAPTION_PX
+    heights = [round(p.shape[0] * cell_px / p.shape[1]) for p in pictures]
+    lines = max((text.count("\n") + 1 for text in wrapped), default=0)
+    wide, high = cell_px + 2 * _GAP_PX, max(heights, default=0) + lines * _LINE_PX + 3 * _GAP_PX
     page = Image.new("RGB", (min(columns, len(pictures)) * wide, rows * high), "white")
-    draw, font = ImageDraw.Draw(page), load_font(PLAIN_FONT, 12)
-    for i, (picture, caption, height) in enumerate(zip(pictures, captions, heights, strict=True)):
+    draw = ImageDraw.Draw(page)
+    for i, (picture, text, height) in enumerate(zip(pictures, wrapped, heights, strict=True)):
         x, y = i % columns * wide + _GAP_PX, i // columns * high + _GAP_PX
-        large = Image.fromarray(picture).resize((_CELL_PX, height), Image.Resampling.LANCZOS)
+        large = Image.fromarray(picture).resize((cell_px, height), Image.Resampling.LANCZOS)
         page.paste(large, (x, y))
-        text = textwrap.fill(caption, 42, max_lines=5)
         draw.text((x, y + height + 2), text, "black", font)
     return np.asarray(page)
 

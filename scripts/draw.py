@@ -1,7 +1,8 @@
 """Prompt to proofread page: `python scripts/draw.py --bundle RUN "a prompt" --out DIR`.
 
-Writes blueprint.json, blueprint.svg, page.png and proof.json; with --n above 1 into numbered
-folders. An edited blueprint.json given as --blueprint is printed as it is.
+Writes blueprint.json, blueprint.svg, page.png, proof.json (what was read back) and proof.png (the
+plan beside the page); with --n above 1 into numbered folders. An edited blueprint.json given as
+--blueprint is printed as it is.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from blueprint.formats import from_json, to_json
-from blueprint.plan import to_svg
+from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from evals.proof import Proof
 from evals.readers import RapidReader
+from evals.report import sheet
 from pipeline import Bundle
 from sampling.policy import Policy
 
@@ -40,7 +42,10 @@ def draw(
     (folder / "blueprint.svg").write_text(to_svg(blueprint))
     codes = bundle.codes([blueprint], seed=seed)[0]
     codes, proof = bundle.proofread(blueprint, codes, reader, max_retries=retries)
-    Image.fromarray(bundle.pixels(codes[None])[0]).save(folder / "page.png")
+    page = bundle.pixels(codes[None])[0]
+    Image.fromarray(page).save(folder / "page.png")
+    pair = [to_pixels(blueprint), page]
+    Image.fromarray(sheet(pair, ["blueprint", "page"], cell_px=512)).save(folder / "proof.png")
     (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof), indent=1) + "\n")
     return proof
 

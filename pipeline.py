@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from blueprint.schema import Blueprint
+from blueprint.wishes import Wishes
 from decoder.conditioning import ConditioningConfig, canonical_page, condition
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
@@ -296,11 +297,17 @@ class Bundle:
         self._print = self.decoder.jit(_print_codes, static_argnames=("num_passes", "policy"))
 
     def plan(
-        self, prompts: Sequence[str], *, seed: int = 0, policy: Policy | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        policy: Policy | None = None,
+        wishes: Wishes | None = None,
     ) -> list[Blueprint]:
         """A blueprint for each prompt; see `sampling.planning.plan_pages`."""
+        plates = dataclasses.replace(self._plates, wishes=wishes or Wishes())
         policy = policy or Policy()
-        return plan_pages(self.planner.probes, prompts, self._plates, seed=seed, policy=policy)
+        return plan_pages(self.planner.probes, prompts, plates, seed=seed, policy=policy)
 
     def codes(
         self,

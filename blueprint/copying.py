@@ -6,6 +6,7 @@ import re
 
 from blueprint.fitting import Fitting
 from blueprint.grammar import Grammar
+from blueprint.wishes import Wishes
 
 # Single quotes open after a blank or a bracket and close before one or before punctuation: an
 # apostrophe inside a word neither opens nor closes.
@@ -29,12 +30,20 @@ def quoted(prompt: str) -> tuple[str, ...]:
 
 
 def automaton(
-    prompt: str, *, page_px: tuple[int, int], max_ids: int, min_type_px: int = 0
+    prompt: str,
+    *,
+    page_px: tuple[int, int],
+    max_ids: int,
+    min_type_px: int = 0,
+    wishes: Wishes = Wishes(),  # noqa: B008  # a frozen value
 ) -> Grammar:
     """The grammar of blueprints that hold every quoted string of `prompt` verbatim and in order.
 
-    With `min_type_px` they also keep the rules of `Fitting`. Raises `ValueError` when not even the
-    shortest such blueprint fits `max_ids`.
+    With `min_type_px` they also keep the rules and the wishes of `Fitting`. Raises `ValueError`
+    when not even the shortest such blueprint fits `max_ids`, `BlueprintError` for a wish about a
+    string that is not quoted.
     """
-    room = Fitting(page_px, min_type_px=min_type_px) if min_type_px else None
-    return Grammar(page_px=page_px, quotes=quoted(prompt), max_ids=max_ids, room=room)
+    quotes = quoted(prompt)
+    wishes.require_quoted(quotes)
+    room = Fitting(page_px, min_type_px=min_type_px, wishes=wishes) if min_type_px else None
+    return Grammar(page_px=page_px, quotes=quotes, max_ids=max_ids, room=room)

@@ -13,6 +13,7 @@ import numpy as np
 
 from blueprint.schema import Box, Element, Picture, Shape, Text
 from blueprint.typeset import CANONICAL_FACES, INSET_PX
+from blueprint.wishes import Wishes
 
 MIN_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 MIN_TYPE_PX = 8
@@ -90,11 +91,17 @@ def _all_luminances() -> np.ndarray:
 class Anywhere:
     """The page as the schema has it: every box on the page, every size, every colour."""
 
-    def must_break(self, line: str, word: str) -> bool:
+    def frame(self, quote: str) -> Box | None:
+        """Where the caller wants a quoted string, if he said so."""
+        return None
+
+    def must_break(self, line: str, word: str, frame: Box | None) -> bool:
         """Whether a line is full before a word."""
         return False
 
-    def sizes(self, lines: Sequence[str], font: str, weight: str) -> np.ndarray:
+    def sizes(
+        self, lines: Sequence[str], font: str, weight: str, frame: Box | None = None
+    ) -> np.ndarray:
         """Type sizes that may be set, bool [1001] over thousandths."""
         return np.arange(_SIDE) > 0
 
@@ -118,6 +125,10 @@ class Anywhere:
         """Heights that a box of 1 thousandth may grow to, bool [1001]."""
         return _between(extent.least[1], min(extent.most[1], 1000 - box.top))
 
+    def paints(self) -> np.ndarray:
+        """Colours of the page and of shapes, bool [16 16 16]."""
+        return np.ones((16, 16, 16), bool)
+
     def inks(self, box: Box) -> np.ndarray:
         """Colours that can be read there, bool [16 16 16]."""
         return np.ones((16, 16, 16), bool)
@@ -135,15 +146,23 @@ def _between(least: int, most: int) -> np.ndarray:
 
 
 class Fitting(Anywhere):
-    """A page that fills up by the rules of this file.
+    """A page that fills up by the rules of this file and the caller's wishes.
 
-    A rule gives way when nothing satisfies it: the page is too full, or a ground is such that no
-    ink reaches the contrast (then the best does). Type is `min_type_px` or more as long as it fits.
+    A wish never gives way. A rule does when nothing satisfies it: the page is too full, or a ground
+    is such that no ink reaches the contrast (then the best does). Type is `min_type_px` or more as
+    long as it fits.
     """
 
-    def __init__(self, page_px: tuple[int, int], *, min_type_px: int = MIN_TYPE_PX) -> None:
+    def __init__(
+        self,
+        page_px: tuple[int, int],
+        *,
+        min_type_px: int = MIN_TYPE_PX,
+        wishes: Wishes = Wishes(),  # noqa: B008  # a frozen value
+    ) -> None:
         self.page_px = page_px
         self.min_type_px = min_type_px
+        self.wishes = wishes
         self._background = "#fff"
         self._elements: list[Element] = []
 
@@ -155,10 +174,17 @@ class Fitting(Anywhere):
         """One more element lies on the page."""
         self._elements.append(element)
 
-    def must_break(self, line: str, word: str) -> bool:
-        """Whether `line word` is wider than the page at the least type size."""
+    def frame(self, quote: str) -> Box | None:
+        """Where the caller wants a quoted string, if he said so."""
+        return self.wishes.boxes.get(quote)
+
+    def _frame_px(self, frame: Box | None) -> tuple[float, float]:
+        return self.page_px if frame is None else frame.pixels(*self.page_px)[2:]
+
+    def must_break(self, line: str, word: str, frame: Box | None) -> bool:
+        """Whether `line word` is wider than its frame, or the page, at the least type size."""
         longer = widest_px([f"{line} {word}"], "sans", "regular", self.min_type_px)
-        return longer > self.page_px[0]
+        return longer > self._frame_px(frame)[0]
 
     def _milli(self, width_px: float, height_px: float) -> tuple[int, int]:
         """Pixels to thousandths, at least 1 and at most all."""
@@ -173,35 +199,39 @@ class Fitting(Anywhere):
         most = self._milli(WIDTHS[1] * wide, PITCHES[1] * high)
         return Extent(least, most)
 
-    def sizes(self, lines: Sequence[str], font: str, weight: str) -> np.ndarray:
-        """Sizes whose lines fit the page and whose least box has a free place, down to
-        `min_type_px`; if there are none, down to `MIN_TYPE_PX`; if there are still none, just
-        that."""
+    def sizes(
+        self, lines: Sequence[str], font: str, weight: str, frame: Box | None = None
+    ) -> np.ndarray:
+        """Sizes whose lines fit their frame, or fit the page and have a free place on it: down to
+        `min_type_px`; if there are none, down to `MIN_TYPE_PX`; if still none, the least."""
         height_px = self.page_px[1]
         in_px = np.maximum(1, np.round(np.arange(_SIDE) * height_px / 1000)).astype(int)
-        for least in (self.min_type_px, MIN_TYPE_PX):
+        for least in (self.min_type_px, MIN_TYPE_PX, 1):
             low, high = least, height_px + 1  # sizes under `low` fit, those from `high` on do not
             while low < high:
                 size = (low + high) // 2
-                if self._fits(lines, font, weight, size):
+                if self._fits(lines, (font, weight, size), frame):
                     low = size + 1
                 else:
                     high = size
             if low > least:
                 return (in_px >= least) & (in_px < low) & (np.arange(_SIDE) > 0)
-        smallest = in_px[in_px >= MIN_TYPE_PX].min(initial=height_px)
-        return (in_px == smallest) & (np.arange(_SIDE) > 0)
+        return (in_px == 1) & (np.arange(_SIDE) > 0)
 
-    def _fits(self, lines: Sequence[str], font: str, weight: str, size_px: int) -> bool:
-        if widest_px(lines, font, weight, size_px) > self.page_px[0]:
+    def _fits(self, lines: Sequence[str], type_: tuple[str, str, int], frame: Box | None) -> bool:
+        wide, size_px = widest_px(lines, *type_), type_[2]
+        room = self._frame_px(frame)
+        if wide > room[0] or size_px * PITCHES[0] * len(lines) > room[1]:
             return False
-        if size_px * PITCHES[0] * len(lines) > self.page_px[1]:
-            return False
-        extent = self.extent(lines, font, weight, round(size_px * 1000 / self.page_px[1]))
+        if frame is not None:
+            return True
+        extent = self.extent(lines, *type_[:2], round(size_px * 1000 / self.page_px[1]))
         return bool(self._free(extent, covering=True).any())
 
     def _words(self, *, covering: bool) -> list[Box]:
-        return [e.box for e in self._elements if isinstance(e, Text)] if covering else []
+        if not covering:
+            return []
+        return [*self.wishes.keep_free, *(e.box for e in self._elements if isinstance(e, Text))]
 
     def _free(self, extent: Extent, *, covering: bool) -> np.ndarray:
         """Where a least box touches no words, bool [left top]."""
@@ -248,4 +278,13 @@ class Fitting(Anywhere):
             other = luminance(colour)
             ratio = (np.maximum(ink, other) + 0.05) / (np.minimum(ink, other) + 0.05)
             worst = np.minimum(worst, ratio)
+        worst = np.where(self.paints().reshape(-1), worst, 0.0)
         return (worst >= min(MIN_CONTRAST, worst.max())).reshape(16, 16, 16)
+
+    def paints(self) -> np.ndarray:
+        """The palette, or all colours without one."""
+        if not self.wishes.palette:
+            return np.ones((16, 16, 16), bool)
+        allowed = np.zeros(4096, bool)
+        allowed[[int(colour[1:], 16) for colour in self.wishes.palette]] = True
+        return allowed.reshape(16, 16, 16)

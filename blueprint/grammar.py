@@ -136,7 +136,7 @@ class Grammar:
         for side in self._page_px or (None, None):
             units = side // PAGE_UNIT_PX if side is not None else None
             yield _numbers(units or 1, units or 1000)
-        self._room.start((yield from self._colour(np.ones((16, 16, 16), bool))))
+        self._room.start((yield from self._colour(self._room.paints())))
         while True:
             after = self._left - self._reserve()
             options = [] if self.pending else [_END]
@@ -159,7 +159,7 @@ class Grammar:
     def _shape(self) -> Walk:
         kind = yield from _value_of("shape")
         paint = yield from _value_of("paint")
-        colour = yield from self._colour(np.ones((16, 16, 16), bool))
+        colour = yield from self._colour(self._room.paints())
         drawn = Shape(kind, Box(0, 0, 1, 1), colour, paint)
         box = yield from self._box(Extent(), covering=covers(drawn))
         return Shape(kind, box, colour, paint)
@@ -178,27 +178,29 @@ class Grammar:
         if self._left + 2 - self._reserve() >= self._free_text_ids():
             sources.append(_FREE)
         source = yield _only(*sources)
+        frame = None
         if source == _VERBATIM and self._copying:
-            lines = yield from self._quote()
+            frame = self._room.frame(self.pending[0])
+            lines = yield from self._quote(frame)
         else:
             lines = yield from self._string(tail_ids=_TEXT_TAIL_IDS, lines=True)
         font = yield from _value_of("font")
         weight = yield from _value_of("weight")
-        size = yield from _number_of(self._room.sizes(lines, font, weight))
+        size = yield from _number_of(self._room.sizes(lines, font, weight, frame))
         align = yield from _value_of("align")
         extent = self._room.extent(lines, font, weight, size)
-        box = yield from self._box(extent, covering=True)
+        box = yield from (self._box(extent, covering=True) if frame is None else self._at(frame))
         colour = yield from self._colour(self._room.inks(box))
         said = vocab.name(source).partition(":")[2]
         return Text(kind, tuple(lines), box, font, weight, size, colour, align, said)  # type: ignore[arg-type]  # a choice of the vocab
 
-    def _quote(self) -> Walk:
-        """The next quote; its lines."""
+    def _quote(self, frame: Box | None) -> Walk:
+        """The next quote, broken to fit its frame if it has one; its lines."""
         quote = self.pending.pop(0)
         words, lines = quote.split(" "), [""]
         for i, word in enumerate(words):
             if i:
-                full = self._room.must_break(lines[-1], word)
+                full = self._room.must_break(lines[-1], word, frame)
                 token = yield _only(_LINE) if full else _only(_BLANK, _LINE)
                 if token == _LINE:
                     lines.append("")
@@ -250,6 +252,13 @@ class Grammar:
             allowed = allowed[digit]
             colour += f"{digit:x}"
         return colour
+
+    @staticmethod
+    def _at(frame: Box) -> Walk:
+        """Just this box."""
+        for n in (frame.left, frame.top, frame.width, frame.height):
+            yield _only(vocab.number(n))
+        return frame
 
     def _box(self, extent: Extent, *, covering: bool) -> Walk:
         """A box that the room has; `covering` ones keep off the words."""

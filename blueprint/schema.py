@@ -67,7 +67,8 @@ def _require_milli(value: object, path: str, *, least: int = 0) -> None:
     )
 
 
-def _require_colour(value: object, path: str) -> None:
+def require_colour(value: object, path: str) -> None:
+    """Raise `BlueprintError` unless the value is `#rgb`."""
     _require(
         isinstance(value, str) and _COLOUR.fullmatch(value) is not None,
         path,
@@ -148,7 +149,7 @@ class Text:
         _require_choice(self.font, FONT_CLASSES, f"{path}.font")
         _require_choice(self.weight, WEIGHTS, f"{path}.weight")
         _require_milli(self.size_milli, f"{path}.size_milli", least=1)
-        _require_colour(self.colour, f"{path}.colour")
+        require_colour(self.colour, f"{path}.colour")
         _require_choice(self.align, ALIGNS, f"{path}.align")
         _require_choice(self.source, SOURCES, f"{path}.source")
 
@@ -166,7 +167,7 @@ class Shape:
         """Raise `BlueprintError` with the path of the first bad field."""
         _require_choice(self.kind, SHAPE_KINDS, f"{path}.kind")
         self.box.check(f"{path}.box")
-        _require_colour(self.colour, f"{path}.colour")
+        require_colour(self.colour, f"{path}.colour")
         _require_choice(self.paint, PAINTS, f"{path}.paint")
 
 
@@ -213,7 +214,7 @@ class Blueprint:
                 name,
                 f"{value!r} is not a multiple of {PAGE_UNIT_PX} up to {MAX_PAGE_PX}",
             )
-        _require_colour(self.background, "background")
+        require_colour(self.background, "background")
         for i, element in enumerate(self.elements):
             element.check(f"elements[{i}]")
 

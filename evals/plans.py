@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from blueprint.check import copy_fidelity, findings
+from blueprint.fitting import overlap
 from blueprint.plan import to_pixels
 from blueprint.schema import Blueprint, Box
 from evals.report import sheet
@@ -19,9 +20,8 @@ _PICTURES = 8
 
 def box_iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, from 0 to 1."""
-    wide = max(min(a.left + a.width, b.left + b.width) - max(a.left, b.left), 0)
-    high = max(min(a.top + a.height, b.top + b.height) - max(a.top, b.top), 0)
-    return wide * high / (a.width * a.height + b.width * b.height - wide * high)
+    shared = overlap(a, b)
+    return shared / (a.width * a.height + b.width * b.height - shared)
 
 
 def agreement(plan: Blueprint, reference: Blueprint) -> dict[str, float]:

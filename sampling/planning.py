@@ -11,18 +11,20 @@ import jax
 from blueprint import codec, vocab
 from blueprint.copying import automaton
 from blueprint.schema import Blueprint
+from blueprint.wishes import Wishes
 from sampling.engine import Engine
 from sampling.policy import Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Plates:
-    """What every plan keeps to: the page's size, the least type, and the planner's longest
-    sequence. A `min_type_px` of 0 leaves the rules of `Fitting` off."""
+    """What every plan keeps to: the page's size, the least type, the planner's longest sequence and
+    the caller's wishes. A `min_type_px` of 0 leaves the rules of `Fitting` off."""
 
     page_px: tuple[int, int]
     min_type_px: int
     max_length: int
+    wishes: Wishes = dataclasses.field(default_factory=Wishes)
 
 
 def plan_pages(
@@ -36,7 +38,7 @@ def plan_pages(
     """A blueprint for each prompt: always valid, every quoted string verbatim and in order.
 
     `probes` are a planner's `step` and `empty_cache`. Raises `ValueError` when a prompt is too long
-    for the planner.
+    for the planner, `BlueprintError` for a wish about a string that it does not quote.
     """
     ids = [vocab.encode_prompt(prompt) for prompt in prompts]
     rules = [
@@ -45,6 +47,7 @@ def plan_pages(
             page_px=plates.page_px,
             max_ids=plates.max_length - len(row),
             min_type_px=plates.min_type_px,
+            wishes=plates.wishes,
         )
         for prompt, row in zip(prompts, ids, strict=True)
     ]

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blueprint.formats import from_json, to_json
 from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
+from blueprint.wishes import from_json as wishes_from_json
 from evals.proof import Proof
 from evals.readers import RapidReader
 from evals.report import sheet
@@ -57,6 +58,7 @@ def main() -> None:
     flags.add_argument("--bundle", type=Path, required=True)
     flags.add_argument("--out", type=Path, required=True)
     flags.add_argument("--blueprint", type=Path)
+    flags.add_argument("--wishes", type=Path, help="JSON: palette, boxes by string, keep_free")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--n", type=int, default=1)
     flags.add_argument("--max-retries", type=int, default=4)
@@ -67,7 +69,9 @@ def main() -> None:
     elif args.prompt:
         bundle = Bundle(args.bundle)
         policy = Policy(0.7) if args.n > 1 else Policy()
-        plans = bundle.plan([args.prompt] * args.n, seed=args.seed, policy=policy)
+        wishes = wishes_from_json(args.wishes.read_text()) if args.wishes else None
+        prompts = [args.prompt] * args.n
+        plans = bundle.plan(prompts, seed=args.seed, policy=policy, wishes=wishes)
     else:
         raise ValueError("give a prompt, or a blueprint with --blueprint")
     reader = RapidReader()

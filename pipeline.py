@@ -31,7 +31,7 @@ from planner.examples import example as planner_example
 from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from sampling.parallel import decode_masked
-from sampling.planning import Plates, plan_pages
+from sampling.planning import Plates, best_plans, plan_pages
 from sampling.policy import Policy, choose
 from tokenizer.model import TokenizerConfig
 from tokenizer.task import LossConfig, TokenizerTask
@@ -303,11 +303,15 @@ class Bundle:
         seed: int = 0,
         policy: Policy | None = None,
         wishes: Wishes | None = None,
+        num_tries: int = 1,
     ) -> list[Blueprint]:
-        """A blueprint for each prompt; see `sampling.planning.plan_pages`."""
+        """A blueprint for each prompt; see `sampling.planning`. With `num_tries` above 1 the best
+        of several, and `policy` is not used."""
         plates = dataclasses.replace(self._plates, wishes=wishes or Wishes())
-        policy = policy or Policy()
-        return plan_pages(self.planner.probes, prompts, plates, seed=seed, policy=policy)
+        probes, policy = self.planner.probes, policy or Policy()
+        if num_tries > 1:
+            return best_plans(probes, prompts, plates, seed=seed, num_tries=num_tries)
+        return plan_pages(probes, prompts, plates, seed=seed, policy=policy)
 
     def codes(
         self,

@@ -42,6 +42,16 @@ def copy_fidelity(prompt: str, blueprint: Blueprint) -> float:
     return found / len(wanted) if wanted else 1.0
 
 
+def demerits(prompt: str, blueprint: Blueprint) -> float:
+    """By how much a plan is worse than a perfect one for its prompt: a point for each finding and
+    each quoted string that is missing, a quarter for each text that a prompt which quotes its texts
+    did not ask for."""
+    wanted = quoted(prompt)
+    missing = (1 - copy_fidelity(prompt, blueprint)) * len(wanted)
+    unasked = max(len(list(blueprint.texts)) - len(wanted), 0) if wanted else 0
+    return len(findings(blueprint)) + missing + unasked / 4
+
+
 def findings(blueprint: Blueprint) -> list[Finding]:
     """What breaks the rules of `fitting.py`, in element order: a squeezed width, a pitch under its
     type, faint ink, small type, words that lie on each other or under something; and left edges

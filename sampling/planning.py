@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from blueprint import codec, vocab
+from blueprint.check import demerits
 from blueprint.copying import automaton
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from sampling.engine import Engine
 from sampling.policy import Policy
+
+SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy one are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +58,21 @@ def plan_pages(
     engine = Engine(probes["step"], probes["empty_cache"], policy=policy)
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     return [codec.decode(row) for row in engine.generate(ids, rules, keys)]
+
+
+def best_plans(
+    probes: Mapping[str, Callable[..., Any]],
+    prompts: Sequence[str],
+    plates: Plates,
+    *,
+    seed: int = 0,
+    num_tries: int = 4,
+) -> list[Blueprint]:
+    """The plan with the fewest demerits of several for each prompt: the greedy one, then sampled
+    ones; the earlier of two as good."""
+    best = plan_pages(probes, prompts, plates, seed=seed)
+    for i in range(1, num_tries):
+        tried = plan_pages(probes, prompts, plates, seed=seed + i, policy=SPREAD)
+        rows = zip(prompts, best, tried, strict=True)
+        best = [min(pair, key=functools.partial(demerits, prompt)) for prompt, *pair in rows]
+    return best

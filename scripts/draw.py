@@ -59,6 +59,7 @@ def main() -> None:
     flags.add_argument("--out", type=Path, required=True)
     flags.add_argument("--blueprint", type=Path)
     flags.add_argument("--wishes", type=Path, help="JSON: palette, boxes by string, keep_free")
+    flags.add_argument("--num-tries", type=int, default=1, help="keep the best of so many plans")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--n", type=int, default=1)
     flags.add_argument("--max-retries", type=int, default=4)
@@ -71,7 +72,8 @@ def main() -> None:
         policy = Policy(0.7) if args.n > 1 else Policy()
         wishes = wishes_from_json(args.wishes.read_text()) if args.wishes else None
         prompts = [args.prompt] * args.n
-        plans = bundle.plan(prompts, seed=args.seed, policy=policy, wishes=wishes)
+        how = {"seed": args.seed, "wishes": wishes, "num_tries": args.num_tries}
+        plans = bundle.plan(prompts, policy=policy, **how)
     else:
         raise ValueError("give a prompt, or a blueprint with --blueprint")
     reader = RapidReader()

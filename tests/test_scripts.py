@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from blueprint.formats import from_json
+from blueprint.schema import Box
 from tests.bundles import ROOT, finish, start, tiny_bundle
 
 PROMPT = 'Flyer for our club night: "Moon Jazz" up top, then "FRI 9pm" and a button "Get in"'
@@ -45,6 +46,17 @@ def test_an_edited_blueprint_redraws_and_a_broken_one_names_the_field(drawn, tmp
     said = finish(start("draw", *flags, "--blueprint", tmp_path / "broken.json"), code=1)
     assert f"elements[{at}].box.width: 4000 is not a whole number" in said
     assert "Traceback" not in said
+
+
+def test_wishes_reach_the_plan(tmp_path):
+    wishes = {"palette": ["#fff", "#124"], "boxes": {"Moon Jazz": [50, 60, 800, 300]}}
+    (tmp_path / "wishes.json").write_text(json.dumps(wishes))
+    flags = ("--bundle", tiny_bundle(), "--out", tmp_path, "--max-retries", 0, "--num-tries", 2)
+    finish(start("draw", PROMPT, *flags, "--wishes", tmp_path / "wishes.json"))
+    blueprint = from_json((tmp_path / "blueprint.json").read_text())
+    placed = {t.string: t for t in blueprint.texts}
+    assert placed["Moon Jazz"].box == Box(50, 60, 800, 300)
+    assert {t.colour for t in placed.values()} <= {"#fff", "#124"}
 
 
 def test_evaluate_scores_four_stages_and_their_controls(tmp_path):

@@ -7,13 +7,14 @@ import pytest
 from flax import nnx
 
 from blueprint import codec, vocab
-from blueprint.check import copy_fidelity
+from blueprint.check import copy_fidelity, demerits
 from blueprint.copying import automaton
 from layers.block import BlockConfig
 from planner.examples import example
 from planner.model import Planner, PlannerConfig
 from planner.task import PlannerTask
 from sampling.engine import Engine, generate_slowly
+from sampling.planning import SPREAD, Plates, best_plans, plan_pages
 from sampling.policy import Policy
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
@@ -76,6 +77,25 @@ def test_the_engine_is_the_slow_loop(policy):
     for prompt, row, rule, key, page in zip(ids, made, rules(), keys, prompts, strict=True):
         assert generate_slowly(padded, prompt, rule, key, policy) == row
         assert copy_fidelity(page, codec.decode(row)) == 1.0
+
+
+def test_the_best_of_several_plans_has_the_fewest_demerits():
+    task = PlannerTask(TINY)
+    model = task.init(nnx.Rngs(1))
+    probes = {
+        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs))
+        for name, probe in task.probes().items()
+    }
+    prompts = ['a sign "Hi Bo" and "K9"', 'a poster with "Big Sale"']
+    plates = Plates((64, 64), 0, 150)  # without the rules, so that there is much to choose from
+    tries = [plan_pages(probes, prompts, plates, seed=5)]
+    tries += [plan_pages(probes, prompts, plates, seed=5 + i, policy=SPREAD) for i in (1, 2)]
+    best = best_plans(probes, prompts, plates, seed=5, num_tries=3)
+    scores = [[demerits(p, plan) for p, plan in zip(prompts, row, strict=True)] for row in tries]
+    assert [demerits(p, plan) for p, plan in zip(prompts, best, strict=True)] == [
+        min(column) for column in zip(*scores, strict=True)
+    ]
+    assert max(map(max, scores)) > min(map(min, scores))
 
 
 def test_overfits_eight_pages():

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -39,6 +40,7 @@ from train.checkpoint import load_weights
 from train.config import ConfigError, build
 from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
+from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages, Plans
 from train.loop import Evaluator, LoopConfig, Probes
@@ -49,14 +51,20 @@ EVALUATION_PAGES = 16
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Procedural pages: their style, how many there are, how many a step takes. A decoder also says
-    where their `codes` lie and which run's `tokenizer` shows what it prints ("" for neither)."""
+    """Procedural pages: their style, how many there are, how many a step takes; or, of that size,
+    the images of a `folder` (see train/data/folders.py), without its bad records if `skip_bad`.
+
+    A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
+    prints ("" for neither).
+    """
 
     page: PageStyle
     num_pages: int
     batch_size: int
     codes: str = ""
     tokenizer: str = ""
+    folder: str = ""
+    skip_bad: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +103,18 @@ def _heldout(style: PageStyle) -> PageStyle:
     return dataclasses.replace(style, split="heldout", quoted="all")
 
 
+def _source(data: DataConfig, procedural: Callable[..., Any]) -> Any:
+    """The folder's records if there is one, else those of `procedural(style, num_pages)`."""
+    if not data.folder:
+        return procedural(data.page, data.num_pages)
+    entries, bad = read_folder(Path(data.folder), skip_bad=data.skip_bad)
+    for problem, count in bad.items():
+        logging.warning("%s: left out %d that %s", data.folder, count, problem)
+    return Folder(entries, data.page.width_px, data.page.height_px)
+
+
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    source = Pages(data.page, data.num_pages)
+    source = _source(data, Pages)
     dataset = batches(source, pixels_only, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(_heldout(data.page), EVALUATION_PAGES)
     return Run(tokenizer_task(config), dataset, loop, Reconstructions(pages))
@@ -140,8 +158,7 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
-    plans = Plans(data.page, data.num_pages)
-    dataset = batches(plans, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches(_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed)
     plates = _plates(data.page, task.model)
     heldout = Plans(_heldout(data.page), EVALUATION_PAGES)
     evaluate = PlannedPages(heldout, lambda probes, prompts: plan_pages(probes, prompts, plates))

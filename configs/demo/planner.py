@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 20000,
                 "batch_size": 4,
+                "folder": "",
+                "skip_bad": False,
             },
             "loop": {
                 "num_steps": 1300,

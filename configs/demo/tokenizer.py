@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 8000,
                 "batch_size": 2,
+                "folder": "",
+                "skip_bad": False,
             },
             "loop": {
                 "num_steps": 2500,

@@ -1,0 +1,88 @@
+"""A folder of images: fitted, annotated, and every bad record named and counted."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipeline
+from blueprint.schema import Box
+from train.config import load
+from train.data.folders import Folder, FolderError, read_folder
+from train.loop import train
+
+
+def write(folder, *records):
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[20:40, 50:150] = (255, 0, 0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+GOOD = {
+    "image": "a.png", "caption": 'a red sign "BIG  Sale"',
+    "lines": [{"text": "BIG Sale", "box": [50, 20, 100, 20]}, {"text": "x1", "box": [0, 0, 9, 9]}],
+}  # fmt: skip
+
+
+def test_images_are_fitted_and_their_lines_follow(folder):
+    write(folder, GOOD)
+    entries, bad = read_folder(folder)
+    record = Folder(entries, 128, 128)[0]
+    assert not bad and record["prompt"] == GOOD["caption"]
+    first, second = record["blueprint"].texts
+    assert first.box == Box(250, 350, 500, 100)  # half as wide, under 32 px of white
+    assert (first.source, second.source) == ("verbatim", "free")
+    left, top, width, height = (round(n) for n in first.box.pixels(128, 128))
+    inside = record["pixels"][top + 2 : top + height - 2, left + 2 : left + width - 2]
+    assert np.abs(inside.astype(int) - (255, 0, 0)).max() < 12  # Lanczos rings
+    assert (record["pixels"][:30] == 255).all() and record["pixels"][34:38, :20].max() < 12
+
+
+def test_bad_records_are_named_and_counted(folder):
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    bad = [
+        {"image": "broken.png", "caption": "x"},
+        {"image": "b.png", "caption": " "},
+        {**GOOD, "image": "c.png", "lines": [{"text": "x", "box": [150, 0, 90, 10]}]},
+        {**GOOD, "lines": [{"text": "x", "box": [0, 0, 0, 10]}]},
+        {"image": "../secret.png", "caption": "x"},
+        {"caption": "x"},
+    ]
+    write(folder, GOOD, *bad)
+    with pytest.raises(FolderError) as caught:
+        read_folder(folder)
+    said = str(caught.value)
+    for part in (
+        "6 bad records and 1 good", "1 is missing or broken: broken.png (line 2)",
+        "1 has no caption: b.png (line 3)", "past the image: c.png (line 4)",
+        "lies outside the folder: ../secret.png", "names no image", "config.data.skip_bad",
+    ):  # fmt: skip
+        assert part in said, said
+    entries, counts = read_folder(folder, skip_bad=True)
+    assert [e.image.name for e in entries] == ["a.png"] and sum(counts.values()) == 6
+    write(folder, *bad)
+    with pytest.raises(FolderError, match="0 good ones"):
+        read_folder(folder, skip_bad=True)
+    with pytest.raises(FileNotFoundError, match=r"no metadata\.jsonl"):
+        read_folder(folder / "nowhere")
+
+
+def test_a_tokenizer_and_a_planner_train_from_a_folder(folder, tmp_path):
+    write(folder, GOOD, {"image": "b.png", "caption": 'sign "b"'}, {"image": "c.png"})
+    for task in ("tokenizer", "planner"):
+        overrides = [f"--config.data.folder={folder}", "--config.loop.num_steps=2"]
+        config = load(f"configs/tiny/{task}.py", overrides)
+        with pytest.raises(FolderError, match=r"1 has no caption: c\.png"):
+            pipeline.run(config)
+        config = load(f"configs/tiny/{task}.py", [*overrides, "--config.data.skip_bad=True"])
+        config.data.batch_size = 2
+        run = pipeline.run(config)
+        assert int(train(run.task, run.dataset, run.loop, tmp_path / task).step) == 2

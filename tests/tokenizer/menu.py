@@ -22,13 +22,11 @@ BITS = BitsConfig(bits=4)
 
 KINDS = {
     "fsq": QuantizerConfig("fsq", (8, 5, 3), 1),
-    "fsq of 2": QuantizerConfig("fsq", (2, 2, 2, 2), 1),
     "product": QuantizerConfig("product", (8,), 6),
     "product of 5 x 4": QuantizerConfig("product", (5, 4), 3),
     "vq": QuantizerConfig("vq", num_codes=1, codebook=EUCLIDEAN),
     "vq cosine": QuantizerConfig("vq", num_codes=1, codebook=COSINE),
     "vq ema": QuantizerConfig("vq", num_codes=1, codebook=EMA),
-    "vq cosine ema": QuantizerConfig("vq", num_codes=1, codebook=COSINE_EMA),
     "vq rotation": QuantizerConfig(
         "vq", num_codes=1, codebook=dataclasses.replace(EMA, rotation=True)
     ),

@@ -1,6 +1,7 @@
 """The contract every quantizer is held to, and the mathematics of each kind."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -94,7 +95,7 @@ def test_gradient_passes_straight_through(config):
     z = vectors(config, 1)
     w = jax.random.normal(jax.random.key(2), z.shape)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=menu.QUICK)
     def passed(z):
         values = lambda z: nnx.merge(graphdef, params, extra).quantize(z).values  # noqa: E731
         return jax.vjp(values, z)[1](w)[0], jax.vjp(menu.bound(config), z)[1](w)[0]

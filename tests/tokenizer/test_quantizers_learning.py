@@ -123,7 +123,7 @@ def test_a_run_cut_short_ends_in_the_same_bits(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "killed" / "checkpoints", identity={}).steps() == [3]
     killed = train(task, pages(), config, tmp_path / "killed")
     calm = train(task, pages(), config, tmp_path / "calm")
-    assert len(jax.tree.leaves(calm.extra)) == 3
+    assert len(jax.tree.leaves(calm.extra)) == 3 and planned.step._cache_size() == 1
     jax.tree.map(np.testing.assert_array_equal, calm, killed)
     rows = [json.loads(row) for row in (tmp_path / "calm" / "metrics.jsonl").open()]
     assert sum(row["quantizer/restarted"] for row in rows) > 0

@@ -1,12 +1,12 @@
 """Binary spherical quantization: signs of a vector on the unit sphere (Zhao et al. 2024, arXiv
-2406.07548, section 4.1).
+2406.07548).
 
     u = z / |z|,   values = sign(u) / sqrt(L) (also of length 1),   L = bits of a position
     loss = beta mean (u - sg(values))^2 + entropy (mean H(p(c | u)) - diversity sum_d H(mean p_d))
 
 The soft choice is a product over bits, p_d = sigmoid(4 u_d / (T sqrt(L))), so a position's entropy
 is exactly the sum of its bits'; the batch's entropy is replaced by that of independent bits, its
-upper bound, which costs L numbers instead of 2^L (section 4.2).
+upper bound, which costs L numbers instead of 2^L.
 
 Where we differ: entropies are in nats a code and T is 0.1 with the weight as given (the authors'
 code divides weight and temperature by the same number).

@@ -60,8 +60,8 @@ def unit(x: Float[Array, "*B Z"]) -> Float[Array, "*B Z"]:
 
 
 def straight_through(z: Float[Array, "*B Z"], values: Float[Array, "*B Z"]) -> Float[Array, "*B Z"]:
-    """`values` going forward, the identity to `z` going back (Bengio et al. 2013, arXiv 1308.3432,
-    section 2.3)."""
+    """`values` going forward, the identity to `z` going back (Bengio et al. 2013, arXiv
+    1308.3432)."""
     return z + jax.lax.stop_gradient(values - z)
 
 

@@ -1,5 +1,5 @@
 """Index backpropagation quantization: the straight-through estimator on the one-hot index, so that
-all codes get gradients (Shi et al. 2024, IBQ, arXiv 2412.02692, section 3.2).
+all codes get gradients (Shi et al. 2024, IBQ, arXiv 2412.02692).
 
     p = softmax(z . e_v / T),   k = argmax_v p_v,   index = onehot(k) + p - sg(p)
     values = sum_v index_v e_v

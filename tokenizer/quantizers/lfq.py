@@ -1,12 +1,12 @@
 """Lookup-free quantization: each channel's sign is a bit (Yu et al. 2023, MAGVIT-v2, arXiv
-2310.05737, section 3.1; losses as in Luo et al. 2024, Open-MAGVIT2, arXiv 2409.04410, section 3.1).
+2310.05737, section 3.1; commitment as in Luo et al. 2024, Open-MAGVIT2, arXiv 2409.04410).
 
     values = sign(z) (-1 at 0),
     loss = beta mean (z - sg(values))^2 + entropy (mean H(p(c | z)) - diversity H(mean p(c | z)))
 
 The alphabet of a position is 2^width. It is cut into codes of `bits` each, which is what a decoder
-predicts; between codes the batch's entropy is summed as if they were independent (Open-MAGVIT2's
-token factorisation), within a code it is exact (see `joint_entropy`).
+predicts (Open-MAGVIT2's token factorization); between codes the batch's entropy is summed as if
+they were independent, within a code it is exact (see `joint_entropy`).
 
 Where we differ: entropies are in nats a code, so that `entropy` means the same for any number of
 codes, and the softer temperature 0.1 (theirs is 0.01) lets bits feel them farther from zero.

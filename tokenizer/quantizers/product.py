@@ -1,6 +1,6 @@
 """Product quantization: the channels are cut into Q groups, and each group has a code of its own
 (Jegou et al. 2011, doi 10.1109/TPAMI.2010.57, section II-B; for image tokenizers UniTok, Ma et al.
-2025, arXiv 2502.20321, section 3.3).
+2025, arXiv 2502.20321).
 
 q(z) = [q_1(z_1), ..., q_Q(z_Q)], so V codes each give V^Q values. Parts that learn or count have a
 group each (UniTok's sub-codebooks); one that does neither may serve all groups at once, which keeps

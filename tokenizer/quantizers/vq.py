@@ -7,7 +7,7 @@
 with sg = stop_gradient. Means over channels stand where the paper sums, as in its successors; beta
 weighs the commitment (taming-transformers' default weighs the other term, its `legacy` defect).
 
-*Cosine* (Yu et al. 2021, ViT-VQGAN, arXiv 2110.04627, section 3.2): z and e_v are used at length 1,
+*Cosine* (Yu et al. 2021, ViT-VQGAN, arXiv 2110.04627, section 3): z and e_v are used at length 1,
 and few channels (`width` 8) keep the codes in use.
 
 *EMA* (van den Oord et al., appendix A.1): N_v and m_v are averages over batches, of decay g, of the
@@ -23,9 +23,10 @@ authors' code), which draws rare codes to the origin. The loss keeps its second 
 *Start*: k-means over the first training batch. *Restart*: a code whose average share falls under
 `restart_below` / V becomes a random vector of the batch (Dhariwal et al. 2020, Jukebox, arXiv
 2005.00341, section 3.1), its share 1 / V again. A learnt row is `table` + `shift`: the optimizer
-owns the parameter, and a start or restart sets the statistic beside it.
+owns the parameter, and a start or restart sets the statistic beside it (Adam's moments of that row
+stay). An average of weights that the loop keeps holds `table`, not the statistics.
 
-*Rotation trick* (Fifty et al. 2024, arXiv 2410.06424, section 4.2): values = sg((|e| / |z|) R) z,
+*Rotation trick* (Fifty et al. 2024, arXiv 2410.06424, section 4): values = sg((|e| / |z|) R) z,
 where R rotates z onto e; the gradient keeps its angle to the vector instead of its direction.
 """
 
@@ -43,7 +44,7 @@ from tokenizer.quantizers.contract import Quantized, Statistic, straight_through
 
 def rotated(z: Float[Array, "*B Z"], e: Float[Array, "*B Z"]) -> Float[Array, "*B Z"]:
     """`e`, as z turned and scaled by constants: (|e| / |z|) (z - 2 (r z) r + 2 (z^ z) e^) for r =
-    unit(z^ + e^) (Fifty et al. 2024, section 4.3)."""
+    unit(z^ + e^) (Fifty et al. 2024)."""
     length = lambda x: jnp.sqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)  # noqa: E731
     dot = lambda a, b: (a * b).sum(axis=-1, keepdims=True)  # noqa: E731
     from_, to = jax.lax.stop_gradient((unit(z), unit(e)))
@@ -69,7 +70,7 @@ class VQ(nnx.Module):
             self.shift = Statistic(jnp.zeros((V, Z)))
         else:
             self.mean = Statistic(rows)
-        self.share = Statistic(jnp.full((V,), 1 / V))
+        self.share = Statistic(jnp.full((V,), 1 / V, jnp.float32))
         self.started = Statistic(jnp.zeros((), bool))
 
     def _rows(self) -> Float[Array, "V Z"]:

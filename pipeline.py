@@ -216,10 +216,11 @@ class Model:
         return {name: ask(name) for name in self.task.probes()}
 
 
-def _hash(weights: Any) -> str:
+def _hash(*trees: Any) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(weights)[0]:
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    for tree in trees:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 
@@ -235,19 +236,21 @@ def load_model(workdir: Path) -> Model:
     config = ConfigDict(json.loads(path.read_text()))
     weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
-    return Model(config, _TASKS[config.task](config), *placed, manifest, _hash(weights))
+    return Model(config, _TASKS[config.task](config), *placed, manifest, _hash(weights, extra))
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:
     """What identifies a tokenizer's codes: two with the same contract mean the same by every
     code."""
-    model = tokenizer.config.model
+    model = tokenizer_task(tokenizer.config).model
+    quantizer, kind = model.quantizer, model.quantizer.kind
     page, f = tokenizer.config.data.page, model.backbone.downsampling
+    plain = kind in ("fsq", quantizer.name)
     return {
         "codebook_size": int(tokenizer.probes["codebook_size"]()),
-        "num_codes": model.quantizer.num_codes,
-        "quantizer": model.quantizer.name,
-        "levels": list(model.quantizer.levels),
+        "num_codes": quantizer.num_codes,
+        "quantizer": quantizer.name if plain else f"{quantizer.name} of {kind}",
+        "levels": list(quantizer.levels) if kind == "fsq" else [],
         "downsampling": f,
         "grid": [page.height_px // f, page.width_px // f],
         "scan": "raster",
@@ -265,7 +268,7 @@ def encode_pages(tokenizer: Model, folder: Path, *, num_pages: int, chunk: int =
     pages = Pages(build(PageStyle, page, path="config.data.page"), num_pages)
 
     def encoded(pictures: list[np.ndarray]) -> np.ndarray:
-        return np.asarray(tokenizer.probes["encode"](np.stack(pictures))).astype(np.uint8)
+        return np.asarray(tokenizer.probes["encode"](np.stack(pictures)))
 
     def chunks() -> Iterator[dict[str, np.ndarray]]:
         for start in tqdm(range(0, num_pages, chunk), desc="encode", unit="chunk", mininterval=5):

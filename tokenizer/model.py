@@ -9,18 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tokenizer.backbones import BackboneConfig, PixelDecoder, PixelEncoder
-from tokenizer.quantizers.contract import Quantized, Quantizer
-from tokenizer.quantizers.fsq import FSQ
-from tokenizer.quantizers.product import Product
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantizerConfig:
-    """`levels` are those of one code; a `product` puts `num_codes` such codes at a position."""
-
-    name: str = "product"
-    levels: tuple[int, ...] = (8,)
-    num_codes: int = 48
+from tokenizer.quantizers.contract import Quantized
+from tokenizer.quantizers.menu import QuantizerConfig, make_quantizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +19,6 @@ class TokenizerConfig:
 
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     quantizer: QuantizerConfig = dataclasses.field(default_factory=QuantizerConfig)
-
-
-def make_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantizer a config names; raises `ValueError` for a name that does not exist."""
-    match config.name:
-        case "fsq":
-            return FSQ(tuple(config.levels))
-        case "product":
-            return Product(FSQ(tuple(config.levels)), config.num_codes)
-    raise ValueError(f"quantizer {config.name!r} is not known; there are: fsq, product")
 
 
 @jax.tree_util.register_dataclass
@@ -54,13 +34,16 @@ class Tokenizer(nnx.Module):
     """PixelEncoder, quantizer, PixelDecoder. Pixels are float32 in [-1, 1]."""
 
     def __init__(self, config: TokenizerConfig, *, rngs: nnx.Rngs) -> None:
-        self.quantizer = make_quantizer(config.quantizer)
+        self.quantizer = make_quantizer(config.quantizer, rngs=rngs)
         self.encoder = PixelEncoder(config.backbone, self.quantizer.width, rngs=rngs)
         self.decoder = PixelDecoder(config.backbone, self.quantizer.width, rngs=rngs)
 
-    def __call__(self, pixels: Float[Array, "B Y X C"]) -> Reconstruction:
-        """The reconstruction that training sees (gradients pass the quantizer)."""
-        quantized = self.quantizer.quantize(self.encoder(pixels))
+    def __call__(
+        self, pixels: Float[Array, "B Y X C"], *, key: Array | None = None
+    ) -> Reconstruction:
+        """The reconstruction that training sees (gradients pass the quantizer); a `key` says that
+        this is training, so that the quantizer's statistics move."""
+        quantized = self.quantizer.quantize(self.encoder(pixels), key=key)
         return Reconstruction(self.decoder(quantized.values), quantized)
 
     def encode(self, pixels: Float[Array, "B Y X C"]) -> Int[Array, "B y x Q"]:

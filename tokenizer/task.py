@@ -54,19 +54,21 @@ class TokenizerTask:
     def loss(
         self, model: Tokenizer, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Reconstruction plus the quantizer's own term; `key` is unused."""
+        """Reconstruction plus the quantizer's own term; `key` decides its starts and restarts."""
         pixels = as_float(batch["pixels"])
-        out = model(pixels)
+        out = model(pixels, key=key)
         error = out.pixels - pixels
         loss = reconstruction(error, **dataclasses.asdict(self.losses)) + out.quantized.loss
         codes = out.quantized.codes
         return loss, {
             "psnr_db": 10 * jnp.log10(4.0 / jnp.mean(jnp.square(error))),
             "perplexity": perplexity(codes, model.quantizer.codebook_size),
+            **{f"quantizer/{name}": x for name, x in out.quantized.scalars.items()},
         }
 
     def group(self, path: tuple[str, ...]) -> str:
-        """Matrices inside the trunks and the linear paths are `hidden`, scales are `rest`."""
+        """Matrices inside the trunks and the linear paths are `hidden`; scales and the quantizer's
+        codebooks are `rest`."""
         return "hidden" if path[-1] == "kernel" else "rest"
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:

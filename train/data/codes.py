@@ -37,15 +37,17 @@ def write_cache(
     shape: tuple[int, ...],
     header: Mapping[str, Any],
 ) -> None:
-    """Write chunks of named codes uint8 [n y x Q] up to `shape`, the header last: no header, no
-    cache.
+    """Write chunks of named codes [n y x Q] up to `shape`, the header last: no header, no cache.
+
+    They are stored as the smallest whole numbers that hold the contract's codebook (uint8 to 256).
 
     Raises `ValueError` when the chunks do not add up to the shape.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cache.json").unlink(missing_ok=True)
+    dtype = np.min_scalar_type(header["contract"]["codebook_size"] - 1)
     arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape)
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
         for name in NAMES
     }
     at = 0

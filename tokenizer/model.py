@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tokenizer.backbones import BackboneConfig, PixelDecoder, PixelEncoder
+from tokenizer.backbones import BackboneConfig, make_decoder, make_encoder
 from tokenizer.quantizers.contract import Quantized, Quantizer
 from tokenizer.quantizers.fsq import FSQ
 from tokenizer.quantizers.product import Product
@@ -44,10 +45,12 @@ def make_quantizer(config: QuantizerConfig) -> Quantizer:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """A page through the bottleneck and back."""
+    """A page through the bottleneck and back; `features` are what the decoder's `paint` made it
+    of."""
 
     pixels: Float[Array, "B Y X C"]
     quantized: Quantized
+    features: Any
 
 
 class Tokenizer(nnx.Module):
@@ -55,13 +58,14 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, config: TokenizerConfig, *, rngs: nnx.Rngs) -> None:
         self.quantizer = make_quantizer(config.quantizer)
-        self.encoder = PixelEncoder(config.backbone, self.quantizer.width, rngs=rngs)
-        self.decoder = PixelDecoder(config.backbone, self.quantizer.width, rngs=rngs)
+        self.encoder = make_encoder(config.backbone, self.quantizer.width, rngs=rngs)
+        self.decoder = make_decoder(config.backbone, self.quantizer.width, rngs=rngs)
 
     def __call__(self, pixels: Float[Array, "B Y X C"]) -> Reconstruction:
         """The reconstruction that training sees (gradients pass the quantizer)."""
         quantized = self.quantizer.quantize(self.encoder(pixels))
-        return Reconstruction(self.decoder(quantized.values), quantized)
+        features = self.decoder.features(quantized.values)
+        return Reconstruction(self.decoder.paint(features), quantized, features)
 
     def encode(self, pixels: Float[Array, "B Y X C"]) -> Int[Array, "B y x Q"]:
         """Codes of a page."""
@@ -69,4 +73,5 @@ class Tokenizer(nnx.Module):
 
     def decode(self, codes: Int[Array, "B y x Q"]) -> Float[Array, "B Y X C"]:
         """Pixels of codes, clipped to [-1, 1]."""
-        return self.decoder(self.quantizer.lookup(codes)).clip(-1.0, 1.0)
+        features = self.decoder.features(self.quantizer.lookup(codes))
+        return self.decoder.paint(features).clip(-1.0, 1.0)

@@ -34,6 +34,7 @@ from planner.task import PlannerTask
 from sampling.parallel import decode_masked
 from sampling.planning import Plates, best_plans, plan_pages
 from sampling.policy import Policy, choose
+from tokenizer.critic import CriticConfig
 from tokenizer.model import TokenizerConfig
 from tokenizer.task import LossConfig, TokenizerTask
 from train.checkpoint import load_weights
@@ -83,9 +84,11 @@ def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def tokenizer_task(config: ConfigDict) -> TokenizerTask:
-    """The task of a tokenizer's config."""
+    """The task of a tokenizer's config; without a `critic` in it there is none."""
     model = build(TokenizerConfig, config.model, path="config.model")
-    return TokenizerTask(model, build(LossConfig, config.losses, path="config.losses"))
+    losses = build(LossConfig, config.losses, path="config.losses")
+    critic = build(CriticConfig, config.get("critic", {}), path="config.critic")
+    return TokenizerTask(model, losses, critic)
 
 
 def planner_task(config: ConfigDict) -> PlannerTask:

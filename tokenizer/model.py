@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tokenizer.backbones import BackboneConfig, PixelDecoder, PixelEncoder
+from tokenizer.backbones import BackboneConfig, make_decoder, make_encoder
 from tokenizer.quantizers.contract import Quantized
 from tokenizer.quantizers.menu import QuantizerConfig, make_quantizer
 
@@ -24,10 +25,12 @@ class TokenizerConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """A page through the bottleneck and back."""
+    """A page through the bottleneck and back; `features` are what the decoder's `paint` made it
+    of."""
 
     pixels: Float[Array, "B Y X C"]
     quantized: Quantized
+    features: Any
 
 
 class Tokenizer(nnx.Module):
@@ -35,8 +38,8 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, config: TokenizerConfig, *, rngs: nnx.Rngs) -> None:
         self.quantizer = make_quantizer(config.quantizer, rngs=rngs)
-        self.encoder = PixelEncoder(config.backbone, self.quantizer.width, rngs=rngs)
-        self.decoder = PixelDecoder(config.backbone, self.quantizer.width, rngs=rngs)
+        self.encoder = make_encoder(config.backbone, self.quantizer.width, rngs=rngs)
+        self.decoder = make_decoder(config.backbone, self.quantizer.width, rngs=rngs)
 
     def __call__(
         self, pixels: Float[Array, "B Y X C"], *, key: Array | None = None
@@ -44,7 +47,8 @@ class Tokenizer(nnx.Module):
         """The reconstruction that training sees (gradients pass the quantizer); a `key` says that
         this is training, so that the quantizer's statistics move."""
         quantized = self.quantizer.quantize(self.encoder(pixels), key=key)
-        return Reconstruction(self.decoder(quantized.values), quantized)
+        features = self.decoder.features(quantized.values)
+        return Reconstruction(self.decoder.paint(features), quantized, features)
 
     def encode(self, pixels: Float[Array, "B Y X C"]) -> Int[Array, "B y x Q"]:
         """Codes of a page."""
@@ -52,4 +56,5 @@ class Tokenizer(nnx.Module):
 
     def decode(self, codes: Int[Array, "B y x Q"]) -> Float[Array, "B Y X C"]:
         """Pixels of codes, clipped to [-1, 1]."""
-        return self.decoder(self.quantizer.lookup(codes)).clip(-1.0, 1.0)
+        features = self.decoder.features(self.quantizer.lookup(codes))
+        return self.decoder.paint(features).clip(-1.0, 1.0)

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from layers.losses import reconstruction
+from tokenizer.critic import Critic, CriticConfig, contest
 from tokenizer.model import Tokenizer, TokenizerConfig
 
 
@@ -46,29 +47,41 @@ class TokenizerTask:
 
     model: TokenizerConfig
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
 
     def init(self, rngs: nnx.Rngs) -> Tokenizer:
-        """A fresh tokenizer."""
-        return Tokenizer(self.model, rngs=rngs)
+        """A fresh tokenizer, and its critic if there is one."""
+        model = Tokenizer(self.model, rngs=rngs)
+        if self.critic.weight:
+            model.critic = Critic(self.critic, self.model.backbone.channels, rngs=rngs)
+        return model
 
     def loss(
         self, model: Tokenizer, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Reconstruction plus the quantizer's own term; `key` decides its starts and restarts."""
+        """Reconstruction plus the quantizer's own term, plus both players' of the critic; `key`
+        decides the quantizer's starts and restarts."""
         pixels = as_float(batch["pixels"])
         out = model(pixels, key=key)
-        error = out.pixels - pixels
-        loss = reconstruction(error, **dataclasses.asdict(self.losses)) + out.quantized.loss
+        weights = dataclasses.asdict(self.losses)
+        miss = lambda painted: reconstruction(painted - pixels, **weights)  # noqa: E731
+        loss = miss(out.pixels) + out.quantized.loss
         codes = out.quantized.codes
-        return loss, {
-            "psnr_db": 10 * jnp.log10(4.0 / jnp.mean(jnp.square(error))),
+        scalars = {
+            "psnr_db": 10 * jnp.log10(4.0 / jnp.mean(jnp.square(out.pixels - pixels))),
             "perplexity": perplexity(codes, model.quantizer.codebook_size),
             **{f"quantizer/{name}": x for name, x in out.quantized.scalars.items()},
         }
+        if self.critic.weight:
+            added, played = contest(model, out, pixels, miss)
+            loss, scalars = loss + added, {**scalars, **played}
+        return loss, scalars
 
     def group(self, path: tuple[str, ...]) -> str:
-        """Matrices inside the trunks and the linear paths are `hidden`; scales and the quantizer's
-        codebooks are `rest`."""
+        """The critic's parameters are `critic`; of the others matrices and convolutions are
+        `hidden`; scales, biases and the quantizer's codebooks `rest`."""
+        if path[0] == "critic":
+            return "critic"
         return "hidden" if path[-1] == "kernel" else "rest"
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:

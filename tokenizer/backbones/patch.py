@@ -1,4 +1,4 @@
-"""The tokenizer's two halves. The patch backbone is matmul only: fast on TPU and CPU alike.
+"""The patch backbone: matmul only, fast on TPU and CPU alike.
 
 A page is cut into patches of f x f pixels, each patch is a vector, and per-patch MLPs with one 3 x
 3 neighbourhood mix (a shifted concatenation and one matmul) work on it. A linear path around the
@@ -6,8 +6,6 @@ MLPs carries most of the picture from the first step on.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +16,13 @@ from layers.axes import constrain
 from layers.block import Stack
 from layers.einsum import Einsum
 from layers.norm import RMSNorm
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneConfig:
-    """`downsampling` f is pixels a code position along each side."""
-
-    name: str = "patch"
-    downsampling: int = 8
-    width: int = 192
-    hidden: int = 384
-    num_blocks: int = 2
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        if self.name != "patch":
-            raise ValueError(f"backbone {self.name!r} is not known; there is: patch")
-        if self.downsampling not in (4, 8, 16):
-            raise ValueError(f"downsampling {self.downsampling} is not 4, 8 or 16")
+from tokenizer.backbones.config import BackboneConfig, require_whole
 
 
 def cut(pixels: Float[Array, "B Y X C"], f: int) -> Float[Array, "B y x I"]:
     """Pages into patches; raises `ValueError` when a side is not a multiple of f."""
     B, Y, X, C = pixels.shape
-    if Y % f or X % f:
-        raise ValueError(f"a page of {X} x {Y} px cannot be cut into patches of {f} px")
+    require_whole(Y, X, f)
     tiles = pixels.reshape(B, Y // f, f, X // f, f, C).transpose(0, 1, 3, 2, 4, 5)
     return tiles.reshape(B, Y // f, X // f, f * f * C)
 
@@ -99,8 +79,8 @@ class Trunk(nnx.Module):
         return self.norm(x)
 
 
-class PixelEncoder(nnx.Module):
-    """Pixels in [-1, 1] to the quantizer's input at each code position."""
+class PatchEncoder(nnx.Module):
+    """Patches through the trunk and beside it, added."""
 
     def __init__(self, config: BackboneConfig, code_width: int, *, rngs: nnx.Rngs) -> None:
         self.f = config.downsampling
@@ -116,8 +96,10 @@ class PixelEncoder(nnx.Module):
         return self.head(self.trunk(self.stem(patches))) + self.direct(patches)
 
 
-class PixelDecoder(nnx.Module):
-    """The quantizer's values to pixels (about [-1, 1], not clipped)."""
+class PatchDecoder(nnx.Module):
+    """The mirror image: values through the trunk and beside it, added as patches."""
+
+    last = ("head", "direct")
 
     def __init__(self, config: BackboneConfig, code_width: int, *, rngs: nnx.Rngs) -> None:
         self.f = config.downsampling
@@ -127,7 +109,11 @@ class PixelDecoder(nnx.Module):
         self.head = Einsum("ByxD,DO->ByxO", sizes, rngs=rngs, scale=0.3)
         self.direct = Einsum("ByxZ,ZO->ByxO", sizes, rngs=rngs, scale=0.5)
 
-    def __call__(self, values: Float[Array, "B y x Z"]) -> Float[Array, "B Y X C"]:
-        """The page the values stand for."""
-        patches = self.head(self.trunk(self.stem(values))) + self.direct(values)
-        return join(patches, self.f)
+    def features(self, values: Float[Array, "B y x Z"]) -> tuple[Array, Array]:
+        """The trunk's features [B y x D], and the values [B y x Z] as they are."""
+        return self.trunk(self.stem(values)), values
+
+    def paint(self, features: tuple[Array, Array]) -> Float[Array, "B Y X C"]:
+        """Two linear maps to patches, added."""
+        trunk, values = features
+        return join(self.head(trunk) + self.direct(values), self.f)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from blueprint.grammar import Limits
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from decoder.conditioning import ConditioningConfig, canonical_page, condition
@@ -37,12 +37,13 @@ from sampling.policy import Policy, choose
 from tokenizer.critic import CriticConfig
 from tokenizer.model import TokenizerConfig
 from tokenizer.task import LossConfig, TokenizerTask
-from train.checkpoint import load_weights
+from train.checkpoint import fingerprint, load_weights
 from train.config import ConfigError, build
 from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
 from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
+from train.data.posters.scenes import OWN_TEXTS
 from train.data.sources import Pages, Plans
 from train.loop import Evaluator, LoopConfig, Probes
 from train.task import Task
@@ -162,16 +163,20 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
     dataset = batches(_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed)
-    plates = _plates(data.page, task.model)
+    plates = _plates(data, task.model)
     heldout = Plans(_heldout(data.page), EVALUATION_PAGES)
     evaluate = PlannedPages(heldout, lambda probes, prompts: plan_pages(probes, prompts, plates))
     return Run(task, dataset, loop, evaluate)
 
 
-def _plates(style: PageStyle, planner: PlannerConfig) -> Plates:
-    """Plans are for pages as large as those learnt, with type as large."""
-    page_px = style.width_px, style.height_px
-    return Plates(page_px, style.min_type_px, planner.max_length)
+def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**9) -> Plates:
+    """Plans are for pages as large as those learnt, with type as large, and with no words of their
+    own but those of the procedural pages, if it learnt from them."""
+    page_px = data.page.width_px, data.page.height_px
+    own_texts = None if data.folder else OWN_TEXTS
+    return Plates(
+        Limits(page_px, planner.max_length, max_letters, own_texts), data.page.min_type_px
+    )
 
 
 _TASKS = {"tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task}
@@ -219,14 +224,6 @@ class Model:
         return {name: ask(name) for name in self.task.probes()}
 
 
-def _hash(*trees: Any) -> str:
-    digest = hashlib.sha256()
-    for tree in trees:
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
 def load_model(workdir: Path) -> Model:
     """The newest weights of a training run (averaged ones if kept), ready to be asked.
 
@@ -239,7 +236,9 @@ def load_model(workdir: Path) -> Model:
     config = ConfigDict(json.loads(path.read_text()))
     weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
-    return Model(config, _TASKS[config.task](config), *placed, manifest, _hash(weights, extra))
+    return Model(
+        config, _TASKS[config.task](config), *placed, manifest, fingerprint(weights, extra)
+    )
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:
@@ -314,9 +313,17 @@ class Bundle:
         self.contract = token_contract(self.tokenizer)
         learnt = self.decoder.manifest["identity"]["contract"]
         require_same(learnt, self.contract, where=f"{folder}/decoder")
-        style = build(PageStyle, self.tokenizer.config.data.page, path="config.data.page")
-        self.page_px = style.width_px, style.height_px
-        self._plates = _plates(style, planner_task(self.planner.config).model)
+        data = build(DataConfig, self.planner.config.data, path="config.data")
+        page = self.tokenizer.config.data.page
+        self.page_px = page.width_px, page.height_px
+        if (data.page.width_px, data.page.height_px) != self.page_px:
+            raise ValueError(
+                f"{folder}/planner plans {data.page.width_px} x {data.page.height_px} px pages and "
+                f"{folder}/tokenizer has {self.page_px[0]} x {self.page_px[1]} px: train one anew"
+            )
+        most = decoder_task(self.decoder.config).model.conditioning.max_characters
+        planner = planner_task(self.planner.config).model
+        self._plates = _plates(data, planner, max_letters=most)
         self._print = self.decoder.jit(_print_codes, static_argnames=("num_passes", "policy"))
 
     def plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from blueprint.fitting import Fitting
-from blueprint.grammar import Grammar
+from blueprint.grammar import Grammar, Limits
 from blueprint.wishes import Wishes
 
 # Single quotes open after a blank or a bracket and close before one or before punctuation: an
@@ -31,19 +31,20 @@ def quoted(prompt: str) -> tuple[str, ...]:
 
 def automaton(
     prompt: str,
+    limits: Limits,
     *,
-    page_px: tuple[int, int],
-    max_ids: int,
     min_type_px: int = 0,
     wishes: Wishes = Wishes(),  # noqa: B008  # a frozen value
 ) -> Grammar:
     """The grammar of blueprints that hold every quoted string of `prompt` verbatim and in order.
 
-    With `min_type_px` they also keep the rules and the wishes of `Fitting`. Raises `ValueError`
-    when not even the shortest such blueprint fits `max_ids`, `BlueprintError` for a wish about a
-    string that is not quoted.
+    With `min_type_px` they also keep the rules and the wishes of `Fitting`; the limits then have a
+    page size. Raises `ValueError` when not even the shortest such blueprint keeps the limits,
+    `BlueprintError` for a wish about a string that is not quoted.
     """
     quotes = quoted(prompt)
     wishes.require_quoted(quotes)
-    room = Fitting(page_px, min_type_px=min_type_px, wishes=wishes) if min_type_px else None
-    return Grammar(page_px=page_px, quotes=quotes, max_ids=max_ids, room=room)
+    room = None
+    if min_type_px and limits.page_px:
+        room = Fitting(limits.page_px, min_type_px=min_type_px, wishes=wishes)
+    return Grammar(limits, quotes=quotes, room=room)

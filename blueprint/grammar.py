@@ -8,6 +8,7 @@ With a `Fitting` page the words also fit their boxes, lie free, and stand out fr
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
@@ -85,27 +86,49 @@ def _characters(prefix: bytes, *others: int) -> Mask:
     return mask_of([*(vocab.byte(b) for b in _continuations()[prefix]), *others])
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a page may not exceed: its size (None for any), its ids, its letters (bytes of words,
+    blanks apart), and the strings that it may have beside the quoted ones (None for any)."""
+
+    page_px: tuple[int, int] | None = None
+    max_ids: int = 10**9
+    max_letters: int = 10**9
+    own_texts: tuple[str, ...] | None = None
+
+
+def num_letters(string: str) -> int:
+    """Bytes of a string, blanks apart."""
+    return len(string.replace(" ", "").encode())
+
+
 class Grammar:
     """An automaton over ids. Ask `allowed`, then `advance` by one of them, until `finished`."""
 
     def __init__(
         self,
+        limits: Limits = Limits(),  # a frozen value
         *,
-        page_px: tuple[int, int] | None = None,
         quotes: Sequence[str] | None = None,
-        max_ids: int | None = None,
         room: Anywhere | None = None,
     ) -> None:
         self.pending = list(quotes or ())
         self._copying = quotes is not None
-        self._page_px = page_px
+        self._limits = limits
         self._room = room or Anywhere()
-        self._left = 10**9 if max_ids is None else max_ids
+        self._left = limits.max_ids
+        self._letters = limits.max_letters - sum(map(num_letters, self.pending))
         shortest = 6 + self._reserve()
+        asked = f"the prompt's {len(self.pending)} quoted strings"
         if shortest > self._left:
             raise ValueError(
-                f"the prompt's {len(self.pending)} quoted strings need at least {shortest} ids "
-                f"and the planner has {max_ids}: quote less, or raise its max_length"
+                f"{asked} need at least {shortest} ids "
+                f"and the planner has {self._left}: quote less, or raise its max_length"
+            )
+        if self._letters < 0:
+            raise ValueError(
+                f"{asked} have {-self._letters} letters more than the {limits.max_letters} that "
+                "the decoder takes: quote less, or raise its conditioning.max_characters"
             )
         self._walk = self._page()
         self._allowed: Mask = next(self._walk)
@@ -133,14 +156,14 @@ class Grammar:
 
     def _page(self) -> Walk:
         yield _only(vocab.token("v1"))
-        for side in self._page_px or (None, None):
+        for side in self._limits.page_px or (None, None):
             units = side // PAGE_UNIT_PX if side is not None else None
             yield _numbers(units or 1, units or 1000)
         self._room.start((yield from self._colour(self._room.paints())))
         while True:
             after = self._left - self._reserve()
             options = [] if self.pending else [_END]
-            if self.pending or after >= self._free_text_ids():
+            if self.pending or self._own_fits(after - _TEXT_HEAD_IDS - _TEXT_TAIL_IDS):
                 options.append(_TEXT)
             if after >= _SHAPE_IDS:
                 options.append(_SHAPE)
@@ -152,9 +175,15 @@ class Grammar:
             element = {_TEXT: self._text, _SHAPE: self._shape, _PICTURE: self._picture}[token]
             self._room.place((yield from element()))
 
-    @staticmethod
-    def _free_text_ids() -> int:
-        return _TEXT_HEAD_IDS + _LONGEST_CHARACTER + _TEXT_TAIL_IDS
+    def _own_fits(self, spare: int) -> bool:
+        """Whether a text beside the quoted ones has room in so many ids and the letters left."""
+        room = min(spare, self._letters)
+        if self._limits.own_texts is None:
+            return room >= _LONGEST_CHARACTER
+        return any(self._fits(text, spare) for text in self._limits.own_texts)
+
+    def _fits(self, text: str, spare: int) -> bool:
+        return len(text.encode()) <= spare and num_letters(text) <= self._letters
 
     def _shape(self) -> Walk:
         kind = yield from _value_of("shape")
@@ -175,13 +204,16 @@ class Grammar:
         if self.pending or not self._copying:
             sources.append(_VERBATIM)
         # two ids of the head, text and kind, are already spent
-        if self._left + 2 - self._reserve() >= self._free_text_ids():
+        spare = self._left + 2 - self._reserve() - _TEXT_HEAD_IDS - _TEXT_TAIL_IDS
+        if self._own_fits(spare):
             sources.append(_FREE)
         source = yield _only(*sources)
         frame = None
         if source == _VERBATIM and self._copying:
             frame = self._room.frame(self.pending[0])
             lines = yield from self._quote(frame)
+        elif self._limits.own_texts is not None:
+            lines = yield from self._own()
         else:
             lines = yield from self._string(tail_ids=_TEXT_TAIL_IDS, lines=True)
         font = yield from _value_of("font")
@@ -212,6 +244,26 @@ class Grammar:
         yield _only(_STYLE)
         return lines
 
+    def _own(self) -> Walk:
+        """One of the own texts that still fit, its blanks perhaps broken; its lines."""
+        spare = self._left - _TEXT_TAIL_IDS - self._reserve()
+        texts = [text.encode() for text in self._limits.own_texts or () if self._fits(text, spare)]
+        said, lines = b"", [bytearray()]
+        while True:
+            open_texts = [text for text in texts if text.startswith(said)]
+            options = {vocab.byte(text[len(said)]) for text in open_texts if len(text) > len(said)}
+            options |= {_STYLE} if said in open_texts else set()
+            options |= {_LINE} if _BLANK in options else set()
+            token = yield _only(*sorted(options))
+            if token == _STYLE:
+                self._letters -= num_letters(said.decode())
+                return [line.decode() for line in lines]
+            said += b" " if token == _LINE else bytes([token - vocab.byte(0)])
+            if token == _LINE:
+                lines.append(bytearray())
+            else:
+                lines[-1] += said[-1:]
+
     def _string(self, *, tail_ids: int, lines: bool) -> Walk:
         """Printable characters, no blank at either end of a line, and the `<style>` that closes
         them; the lines they make."""
@@ -219,6 +271,7 @@ class Grammar:
         made = [bytearray()]
         while True:
             spare = self._left - tail_ids - self._reserve()
+            spare = min(spare, self._letters) if lines else spare
             others = [_STYLE] if after_letter else []
             if after_letter and spare >= 1 + _LONGEST_CHARACTER:
                 others += [_BLANK, _LINE] if lines else [_BLANK]
@@ -239,6 +292,7 @@ class Grammar:
                 token = yield _characters(prefix)
                 prefix += bytes([token - vocab.byte(0)])
             made[-1] += prefix
+            self._letters -= len(prefix) if lines else 0
             after_letter = True
 
     @staticmethod

@@ -12,6 +12,7 @@ import jax
 from blueprint import codec, vocab
 from blueprint.check import demerits
 from blueprint.copying import automaton
+from blueprint.grammar import Limits
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from sampling.engine import Engine
@@ -22,12 +23,12 @@ SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy o
 
 @dataclasses.dataclass(frozen=True)
 class Plates:
-    """What every plan keeps to: the page's size, the least type, the planner's longest sequence and
-    the caller's wishes. A `min_type_px` of 0 leaves the rules of `Fitting` off."""
+    """What every plan keeps to: the limits of planner and decoder (`max_ids` counts the prompt's
+    too), the least type and the caller's wishes. A `min_type_px` of 0 leaves the rules of `Fitting`
+    off."""
 
-    page_px: tuple[int, int]
-    min_type_px: int
-    max_length: int
+    limits: Limits
+    min_type_px: int = 0
     wishes: Wishes = dataclasses.field(default_factory=Wishes)
 
 
@@ -45,16 +46,11 @@ def plan_pages(
     for the planner, `BlueprintError` for a wish about a string that it does not quote.
     """
     ids = [vocab.encode_prompt(prompt) for prompt in prompts]
-    rules = [
-        automaton(
-            prompt,
-            page_px=plates.page_px,
-            max_ids=plates.max_length - len(row),
-            min_type_px=plates.min_type_px,
-            wishes=plates.wishes,
-        )
-        for prompt, row in zip(prompts, ids, strict=True)
-    ]
+    rules = []
+    for prompt, row in zip(prompts, ids, strict=True):
+        left = dataclasses.replace(plates.limits, max_ids=plates.limits.max_ids - len(row))
+        how = {"min_type_px": plates.min_type_px, "wishes": plates.wishes}
+        rules.append(automaton(prompt, left, **how))
     engine = Engine(probes["step"], probes["empty_cache"], policy=policy)
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     return [codec.decode(row) for row in engine.generate(ids, rules, keys)]

@@ -7,6 +7,7 @@ ignored and removed.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -125,6 +126,15 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
         raise CheckpointError(f"{folder} holds no complete checkpoint{detail}; train there first")
     target = folder / str(steps[-1])
     return target, json.loads((target / "manifest.json").read_text())
+
+
+def fingerprint(*trees: Any) -> str:
+    """SHA-256 of the names and bytes of all arrays."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _list_keys(tree: Any) -> Any:

@@ -27,14 +27,14 @@ def get_config() -> ConfigDict:
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 20000,
-                "batch_size": 4,
+                "batch_size": 2,
                 "folder": "",
                 "skip_bad": False,
             },
             "loop": {
-                "num_steps": 1300,
+                "num_steps": 2800,
                 "seed": 0,
-                "save_every_steps": 325,
+                "save_every_steps": 700,
                 "log_every_steps": 50,
                 "num_workers": 0,
                 "optimizers": {

@@ -14,7 +14,7 @@ from blueprint.codec import CodecError, decode, encode
 from blueprint.copying import automaton, fold, quoted
 from blueprint.fitting import Fitting, contrast, grounds
 from blueprint.formats import from_json, to_dict, to_json
-from blueprint.grammar import Grammar
+from blueprint.grammar import Grammar, Limits
 from blueprint.plan import to_svg
 from blueprint.schema import Blueprint, BlueprintError, Box, Picture, Shape, Text
 from blueprint.typeset import coverage
@@ -39,7 +39,7 @@ def test_codec_and_json_are_exact_inverses(blueprint):
 @given(BLUEPRINTS)
 def test_the_grammar_admits_every_blueprint(blueprint):
     ids = encode(blueprint)
-    grammar = Grammar(max_ids=len(ids) + 8)
+    grammar = Grammar(Limits(max_ids=len(ids) + 8))
     for i in ids:
         assert grammar.allowed()[i], vocab.name(i)
         grammar.advance(i)
@@ -62,7 +62,7 @@ def test_every_walk_under_a_prompt_ends_valid_with_its_quotes_verbatim(strings, 
     prompt = "a page " + " and ".join(f'"{s}"' for s in strings)
     assert quoted(prompt) == tuple(map(fold, strings))
     max_ids = 30 + sum(15 + len(s.encode()) for s in strings) + seed % 90
-    grammar = automaton(prompt, page_px=(128, 128), max_ids=max_ids)
+    grammar = automaton(prompt, Limits((128, 128), max_ids))
     ids = walk(grammar, random.Random(seed), prefer=("end", "text", "style", "source:verbatim"))
     assert len(ids) <= max_ids
     blueprint = decode(ids)
@@ -74,13 +74,13 @@ def test_every_walk_under_a_prompt_ends_valid_with_its_quotes_verbatim(strings, 
 
 def test_walks_without_a_prompt_are_valid():
     for seed in range(40):
-        decode(walk(Grammar(max_ids=200), random.Random(seed), prefer=("end", "style")))
+        decode(walk(Grammar(Limits(max_ids=200)), random.Random(seed), prefer=("end", "style")))
 
 
 @given(st.integers(0, 10**6))
 def test_walks_on_a_fitting_page_have_no_findings(seed):
     prompt = 'a page with "Grand Opening" and "K9"'
-    grammar = automaton(prompt, page_px=(128, 160), max_ids=120, min_type_px=10)
+    grammar = automaton(prompt, Limits((128, 160), 120), min_type_px=10)
     blueprint = decode(walk(grammar, random.Random(seed), prefer=("end", "text", "style")))
     full = any(t.size_milli * 160 / 1000 > 24 for t in blueprint.texts)
     for finding in findings(blueprint):
@@ -95,7 +95,7 @@ def test_walks_on_a_fitting_page_have_no_findings(seed):
 
 def test_a_fitting_page_breaks_long_lines_and_keeps_words_apart():
     prompt = 'a sign "An endlessly long headline" and "Here"'
-    grammar = automaton(prompt, page_px=(128, 128), max_ids=200, min_type_px=12)
+    grammar = automaton(prompt, Limits((128, 128), 200), min_type_px=12)
     prefer = ("text", "byte:20", "source:verbatim")
     texts = list(decode(walk(grammar, random.Random(4), prefer=prefer, share=1.0)).texts)
     assert len(texts[0].lines) > 1
@@ -112,11 +112,26 @@ def test_a_fitting_page_breaks_long_lines_and_keeps_words_apart():
     assert not page.sizes(("Here",), "sans", "regular")[620:].any()  # higher than what is free
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_own_texts_are_spelled_from_the_list_and_letters_counted(seed):
+    own = ("Shop now", "Choose", "NOTICE")
+    limits = Limits((128, 128), 150, max_letters=20, own_texts=own)
+    grammar = automaton('a "K9" and "Big Sale"', limits)
+    prefer = ("text", "source:free", "line")
+    page = decode(walk(grammar, random.Random(seed), prefer=prefer, share=0.9))
+    free = [t.string for t in page.texts if t.source == "free"]
+    assert set(free) <= set(own)
+    letters = sum(len(w) for w in page.words)
+    assert letters <= 20 and (free or letters == 9)
+    with pytest.raises(ValueError, match="have 1 letters more than the 8 that the decoder takes"):
+        automaton('a "K9" and "Big Sale"', Limits((128, 128), 150, max_letters=8))
+
+
 def test_too_small_a_budget_is_refused():
     with pytest.raises(
         ValueError, match="1 quoted strings need at least 27 ids and the planner has 20"
     ):
-        automaton('say "hello"', page_px=(64, 64), max_ids=20)
+        automaton('say "hello"', Limits((64, 64), 20))
 
 
 def test_small_blueprint_as_ids():

@@ -8,6 +8,7 @@ import pytest
 from blueprint.codec import decode
 from blueprint.copying import automaton
 from blueprint.fitting import covers, overlap
+from blueprint.grammar import Limits
 from blueprint.schema import BlueprintError, Box, Text
 from blueprint.wishes import Wishes, from_json
 from tests.blueprint.test_blueprint import walk
@@ -26,7 +27,7 @@ WISHES = from_json(
 
 @pytest.mark.parametrize("seed", range(12))
 def test_wishes_are_honoured(seed):
-    grammar = automaton(PROMPT, page_px=(128, 128), max_ids=150, min_type_px=10, wishes=WISHES)
+    grammar = automaton(PROMPT, Limits((128, 128), 150), min_type_px=10, wishes=WISHES)
     page = decode(walk(grammar, random.Random(seed), prefer=("end", "text", "source:verbatim")))
     assert page.background in WISHES.palette
     placed = {t.string: t for t in page.texts if t.source == "verbatim"}
@@ -60,4 +61,4 @@ def test_a_bad_wish_is_named(wish, path):
 def test_a_place_for_what_is_not_quoted_is_refused():
     wishes = Wishes(boxes={"Sale": Box(0, 0, 100, 100)})
     with pytest.raises(BlueprintError, match='is not quoted; the prompt quotes "K9"'):
-        automaton('a "K9"', page_px=(64, 64), max_ids=90, min_type_px=8, wishes=wishes)
+        automaton('a "K9"', Limits((64, 64), 90), min_type_px=8, wishes=wishes)

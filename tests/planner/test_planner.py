@@ -9,6 +9,7 @@ from flax import nnx
 from blueprint import codec, vocab
 from blueprint.check import copy_fidelity, demerits
 from blueprint.copying import automaton
+from blueprint.grammar import Limits
 from layers.block import BlockConfig
 from planner.examples import example
 from planner.model import Planner, PlannerConfig
@@ -64,7 +65,7 @@ def test_the_engine_is_the_slow_loop(policy):
     }
     prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
     ids = [vocab.encode_prompt(p) for p in prompts]
-    rules = lambda: [automaton(p, page_px=(64, 64), max_ids=90) for p in prompts]  # noqa: E731
+    rules = lambda: [automaton(p, Limits((64, 64), 90)) for p in prompts]  # noqa: E731
     keys = jax.random.split(jax.random.key(3), 2)
     fast = Engine(probes["step"], probes["empty_cache"], policy=policy)
     made = fast.generate(ids, rules(), keys)
@@ -87,7 +88,9 @@ def test_the_best_of_several_plans_has_the_fewest_demerits():
         for name, probe in task.probes().items()
     }
     prompts = ['a sign "Hi Bo" and "K9"', 'a poster with "Big Sale"']
-    plates = Plates((64, 64), 0, 150)  # without the rules, so that there is much to choose from
+    plates = Plates(
+        Limits((64, 64), 150)
+    )  # without the rules, so that there is much to choose from
     tries = [plan_pages(probes, prompts, plates, seed=5)]
     tries += [plan_pages(probes, prompts, plates, seed=5 + i, policy=SPREAD) for i in (1, 2)]
     best = best_plans(probes, prompts, plates, seed=5, num_tries=3)

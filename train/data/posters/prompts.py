@@ -14,26 +14,6 @@ _OPENINGS = (
     "Hey, can you do a {scene}?", "Can you make me a {scene}?", "minimal {scene}",
     "a clean {scene}", "a bold {scene}", "Looking for a {scene}", "my {scene}", "{scene} please",
 )  # fmt: skip
-_OTHER_NAMES = {
-    "event poster": ("flyer", "concert poster", "invitation", "party flyer", "birthday invitation"),
-    "sale poster": ("ad", "discount flyer", "sale flyer", "special offer", "Instagram ad"),
-    "quote poster": ("quote", "quote of the day", "quote card", "poster"),
-    "notice": ("warning sign", "sign", "announcement", "notice for the door"),
-    "login screen": ("login page", "sign-in form", "app login", "login mockup"),
-    "settings screen": ("settings page", "preferences screen", "options menu"),
-    "pricing card": ("plan card", "pricing box", "subscription card"),
-    "chat screen": ("messages screen", "chat mockup", "conversation"),
-    "dashboard": ("stats page", "analytics screen", "app dashboard", "bar chart"),
-    "product card": ("shop item", "product listing", "store card"),
-    "shop banner": ("web banner", "banner ad", "shop header", "banner"),
-    "round badge": ("sticker", "round seal", "badge", "round label"),
-    "price tag": ("hang tag", "price label", "tag", "shelf tag"),
-}  # fmt: skip
-_PURPOSES = (
-    "my shop", "our club", "a small cafe", "the school fair", "our website", "my garage", "Mia",
-    "the office", "our team", "the summer", "a friend", "my app", "the market", "solar panels",
-    "headphones", "a bakery", "the gym", "our new place", "social media", "this weekend",
-)  # fmt: skip
 _LINKS = (
     " with ", ": ", " that has ", ", ", " showing ", ". It should say ", " that says ", " ",
     ". Put ", ". Text: ",
@@ -72,21 +52,10 @@ def _describe(text: Text, rng: random.Random, *, verbose: bool) -> str:
     return phrase
 
 
-def _called(scene: str, rng: random.Random) -> str:
-    """The scene by its own name, or half of the time by another one."""
-    for name, others in _OTHER_NAMES.items():
-        if scene.startswith(name) and rng.random() < 0.5:
-            return rng.choice(others) + scene.removeprefix(name)
-    return scene
-
-
 def write(scene: str, blueprint: Blueprint, rng: random.Random) -> str:
     """A prompt for the page. Every `verbatim` text is quoted in reading order; `free` ones go
     unsaid."""
-    few = sum(t.source == "verbatim" for t in blueprint.texts) < 4
-    opening = rng.choice(_OPENINGS).format(scene=_called(scene, rng))
-    if few and rng.random() < 0.25:
-        opening += f" for {rng.choice(_PURPOSES)}"
+    opening = rng.choice(_OPENINGS).format(scene=scene)
     if rng.random() < 0.35:
         opening += f" on a {colour_name(blueprint.background)} background"
     quoted = [t for t in blueprint.texts if t.source == "verbatim"]

@@ -14,6 +14,10 @@ MONTHS = ("MAY", "JUN", "AUG", "SEP")
 PHOTOS = ("coffee", "cat", "astronaut", "rocket", "motorcycle", "coins")
 PRODUCTS = ("mug", "bottle", "lamp", "shoe", "bag", "plant")
 Scene = Callable[[Canvas], str]
+OWN_TEXTS = (  # every string that a page may have without the prompt's saying so
+    "Shop now", "Buy now", "Log in", "Sign in", "Email", "Password", "NOTICE", "Choose",
+    *(f"{subject.upper()} SALE" for subject in SUBJECTS),
+)  # fmt: skip
 
 
 def event(c: Canvas) -> str:

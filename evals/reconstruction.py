@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ class Reconstructions:
         pages = np.stack([record["pixels"] for record in records])
         codes = np.asarray(probes["encode"](pages))
         again = np.asarray(probes["decode"](codes))
+        size = int(probes["codebook_size"]())
         reads = [self._reader.words(picture) for picture in again]
         scalars = {
             "psnr_db": psnr_db(pages, again),
             "ssim": ssim(pages, again),
             "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
-            **code_use(codes, int(probes["codebook_size"]())),
+            "bits_per_px": codes[0].size * math.log2(size) / pages[0, ..., 0].size,
+            **code_use(codes, size),
         }
         shown = zip(pages[:_PICTURES], again[:_PICTURES], strict=True)
         sheet = np.concatenate([np.concatenate(pair, axis=0) for pair in shown], axis=1)

@@ -8,7 +8,11 @@ import pytest
 from train.config import load
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
+CONFIGS = sorted(
+    p
+    for p in (ROOT / "configs").rglob("*.py")
+    if p.name != "__init__.py" and p.parent.name != "compare"
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -15,10 +15,34 @@ def get_config() -> ConfigDict:
         {
             "task": "tokenizer",
             "model": {
-                "backbone": {"downsampling": 8, "width": 192, "hidden": 384, "num_blocks": 2},
-                "quantizer": {"name": "product", "levels": (8,), "num_codes": 48},
+                "backbone": {
+                    "name": "patch", "downsampling": 8, "width": 192, "hidden": 384,
+                    "num_blocks": 2,
+                    "conv": {
+                        "multipliers": (1, 2, 2, 4), "attention_levels": (-1,),
+                        "middle_attention": True, "latent": 256, "num_groups": 32,
+                    },
+                    "vit": {"num_heads": 4, "qk_norm": True},
+                },
+                "quantizer": {
+                    "name": "product", "part": "fsq", "levels": (8,), "num_codes": 48,
+                    "codebook": {
+                        "size": 1024, "width": 8, "cosine": True, "learning": "gradient",
+                        "commitment": 0.25, "decay": 0.99, "restart_below": 0.1,
+                        "rotation": False, "temperature": 0.1, "entropy": 0.0,
+                    },
+                    "bits": {
+                        "bits": 8, "commitment": 0.25, "entropy": 0.1, "diversity": 1.0,
+                        "temperature": 0.1,
+                    },
+                },
             },
             "losses": {"l1": 1.0, "l2": 0.0, "charbonnier": 0.0},
+            "critic": {
+                "weight": 0.0, "start_step": 0, "loss": "hinge", "adaptive": True, "lecam": 0.0,
+                "lecam_decay": 0.99, "width": 64, "num_layers": 3, "norm": "group",
+                "num_groups": 32,
+            },
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 8000,
@@ -39,6 +63,7 @@ def get_config() -> ConfigDict:
                         "final_fraction": 0.02,
                     },
                     "rest": {"name": "adamw", "learning_rate": 2e-3, "schedule": "linear"},
+                    "critic": {"name": "adamw", "learning_rate": 4e-4, "b1": 0.5},
                 },
             },
         }

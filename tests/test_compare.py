@@ -1,0 +1,41 @@
+"""A comparison: its variants are real ones, and each is trained for its budget and shown."""
+
+import importlib
+import json
+
+import pytest
+
+import pipeline
+from tests.bundles import finish, start
+from train.config import load
+
+VARIANTS = """
+CONFIG = "configs/tiny/tokenizer.py"
+COLUMNS = ("word_accuracy", "bits_per_px")
+VARIANTS = {"wide": [], "narrow": ["--config.model.quantizer.num_codes=4"]}
+"""
+
+
+@pytest.mark.parametrize("name", ["quantizers"])
+def test_every_variant_is_a_config_that_builds(name):
+    chosen = importlib.import_module(f"configs.compare.{name}")
+    for changes in chosen.VARIANTS.values():
+        assert pipeline.tokenizer_task(load(chosen.CONFIG, changes)).model.quantizer.num_codes > 0
+
+
+def test_variants_share_a_budget_and_a_table(tmp_path):
+    (tmp_path / "variants.py").write_text(VARIANTS)
+    flags = ("--variants", tmp_path / "variants.py", "--seconds", 1, "--out", tmp_path / "out")
+    said = finish(start("compare", *flags))
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(rows) == ["wide", "narrow"]
+    assert (
+        rows["wide"]["bits_per_px"] == 12 * 3 / 64 and rows["narrow"]["bits_per_px"] == 4 * 3 / 64
+    )
+    assert all(row["steps"] > 5 for row in rows.values())
+    assert "| narrow | " in said and (tmp_path / "out" / "table.md").read_text() in said
+    again = finish(start("compare", *flags))  # nothing is run twice
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == rows
+    assert "step/s" not in again
+    said = finish(start("compare", *flags, "--only", "high"), code=1)
+    assert "no variant high; there are wide, narrow" in said

@@ -43,7 +43,7 @@ from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
 from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
-from train.data.posters.scenes import OWN_TEXTS
+from train.data.posters.scenes import MAX_TEXTS, OWN_TEXTS
 from train.data.sources import Pages, Plans
 from train.loop import Evaluator, LoopConfig, Probes
 from train.task import Task
@@ -173,10 +173,10 @@ def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**
     """Plans are for pages as large as those learnt, with type as large, and with no words of their
     own but those of the procedural pages, if it learnt from them."""
     page_px = data.page.width_px, data.page.height_px
-    own_texts = None if data.folder else OWN_TEXTS
-    return Plates(
-        Limits(page_px, planner.max_length, max_letters, own_texts), data.page.min_type_px
-    )
+    limits = Limits(page_px, planner.max_length, max_letters)
+    if not data.folder:
+        limits = dataclasses.replace(limits, own_texts=OWN_TEXTS, max_texts=MAX_TEXTS)
+    return Plates(limits, data.page.min_type_px)
 
 
 _TASKS = {"tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task}

@@ -88,7 +88,8 @@ def _of_text(blueprint: Blueprint, index: int, text: Text, path: str) -> list[Fi
     need = PITCHES[0] * size * len(text.lines)
     if need > height + 1:
         out.append(Finding("fit", f"{path}.box.height", f"{height:.0f} px, {need:.0f} px needed"))
-    under = grounds(blueprint.background, blueprint.elements[:index], text.box)
+    below, num_lines = blueprint.elements[:index], len(text.lines)
+    under = grounds(blueprint.background, below, text.box, num_lines=num_lines)
     ratio = min((contrast(text.colour, colour) for colour in under), default=MIN_CONTRAST)
     if ratio < MIN_CONTRAST:
         out.append(Finding("contrast", f"{path}.colour", f"{ratio:.1f} under {MIN_CONTRAST}"))

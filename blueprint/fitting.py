@@ -58,14 +58,18 @@ def ground_at(elements: Sequence[Element], x: int, y: int) -> Shape | Picture | 
     return found  # type: ignore[return-value]  # a text covers nothing
 
 
-def grounds(background: str, elements: Sequence[Element], box: Box) -> set[str]:
-    """The flat colours that the middle of a box lies on, from its left end to its right."""
-    y = box.top + box.height // 2
+def grounds(
+    background: str, elements: Sequence[Element], box: Box, *, num_lines: int = 1
+) -> set[str]:
+    """The flat colours that the middles of a box's lines lie on, from their left end to their
+    right."""
     colours = set()
-    for share in _SAMPLES:
-        under = ground_at(elements, box.left + int(share * box.width), y)
-        if not isinstance(under, Picture):
-            colours.add(under.colour if under else background)
+    for i in range(num_lines):
+        y = box.top + (2 * i + 1) * box.height // (2 * num_lines)
+        for share in _SAMPLES:
+            under = ground_at(elements, box.left + int(share * box.width), y)
+            if not isinstance(under, Picture):
+                colours.add(under.colour if under else background)
     return colours
 
 
@@ -129,7 +133,7 @@ class Anywhere:
         """Colours of the page and of shapes, bool [16 16 16]."""
         return np.ones((16, 16, 16), bool)
 
-    def inks(self, box: Box) -> np.ndarray:
+    def inks(self, box: Box, num_lines: int) -> np.ndarray:
         """Colours that can be read there, bool [16 16 16]."""
         return np.ones((16, 16, 16), bool)
 
@@ -270,11 +274,11 @@ class Fitting(Anywhere):
         room = min([1000, *feet]) - box.top
         return _between(extent.least[1], min(extent.most[1], room))
 
-    def inks(self, box: Box) -> np.ndarray:
-        """Colours with `MIN_CONTRAST` to every ground of the box, or those that come nearest."""
+    def inks(self, box: Box, num_lines: int) -> np.ndarray:
+        """Colours with `MIN_CONTRAST` to every ground of the lines, or those that come nearest."""
         ink = _all_luminances()
         worst = np.full(4096, np.inf)
-        for colour in grounds(self._background, self._elements, box):
+        for colour in grounds(self._background, self._elements, box, num_lines=num_lines):
             other = luminance(colour)
             ratio = (np.maximum(ink, other) + 0.05) / (np.minimum(ink, other) + 0.05)
             worst = np.minimum(worst, ratio)

@@ -89,12 +89,17 @@ def _characters(prefix: bytes, *others: int) -> Mask:
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a page may not exceed: its size (None for any), its ids, its letters (bytes of words,
-    blanks apart), and the strings that it may have beside the quoted ones (None for any)."""
+    blanks apart), and the strings that it may have beside the quoted ones (None for any).
+
+    Own texts come only while the page has fewer texts than `max_texts`, pending quotes counted, and
+    those of a list but once. Quoted strings are never too many.
+    """
 
     page_px: tuple[int, int] | None = None
     max_ids: int = 10**9
     max_letters: int = 10**9
     own_texts: tuple[str, ...] | None = None
+    max_texts: int = 10**9
 
 
 def num_letters(string: str) -> int:
@@ -118,6 +123,8 @@ class Grammar:
         self._room = room or Anywhere()
         self._left = limits.max_ids
         self._letters = limits.max_letters - sum(map(num_letters, self.pending))
+        self._own_texts = limits.own_texts
+        self._own_left = limits.max_texts - len(self.pending)
         shortest = 6 + self._reserve()
         asked = f"the prompt's {len(self.pending)} quoted strings"
         if shortest > self._left:
@@ -177,10 +184,11 @@ class Grammar:
 
     def _own_fits(self, spare: int) -> bool:
         """Whether a text beside the quoted ones has room in so many ids and the letters left."""
-        room = min(spare, self._letters)
-        if self._limits.own_texts is None:
-            return room >= _LONGEST_CHARACTER
-        return any(self._fits(text, spare) for text in self._limits.own_texts)
+        if self._own_left <= 0:
+            return False
+        if self._own_texts is None:
+            return min(spare, self._letters) >= _LONGEST_CHARACTER
+        return any(self._fits(text, spare) for text in self._own_texts)
 
     def _fits(self, text: str, spare: int) -> bool:
         return len(text.encode()) <= spare and num_letters(text) <= self._letters
@@ -212,8 +220,8 @@ class Grammar:
         if source == _VERBATIM and self._copying:
             frame = self._room.frame(self.pending[0])
             lines = yield from self._quote(frame)
-        elif self._limits.own_texts is not None:
-            lines = yield from self._own()
+        elif self._own_texts is not None:
+            lines = yield from self._own(self._own_texts)
         else:
             lines = yield from self._string(tail_ids=_TEXT_TAIL_IDS, lines=True)
         font = yield from _value_of("font")
@@ -222,7 +230,8 @@ class Grammar:
         align = yield from _value_of("align")
         extent = self._room.extent(lines, font, weight, size)
         box = yield from (self._box(extent, covering=True) if frame is None else self._at(frame))
-        colour = yield from self._colour(self._room.inks(box))
+        colour = yield from self._colour(self._room.inks(box, len(lines)))
+        self._own_left -= source == _FREE
         said = vocab.name(source).partition(":")[2]
         return Text(kind, tuple(lines), box, font, weight, size, colour, align, said)  # type: ignore[arg-type]  # a choice of the vocab
 
@@ -244,10 +253,10 @@ class Grammar:
         yield _only(_STYLE)
         return lines
 
-    def _own(self) -> Walk:
+    def _own(self, choices: Sequence[str]) -> Walk:
         """One of the own texts that still fit, its blanks perhaps broken; its lines."""
         spare = self._left - _TEXT_TAIL_IDS - self._reserve()
-        texts = [text.encode() for text in self._limits.own_texts or () if self._fits(text, spare)]
+        texts = [text.encode() for text in choices if self._fits(text, spare)]
         said, lines = b"", [bytearray()]
         while True:
             open_texts = [text for text in texts if text.startswith(said)]
@@ -257,6 +266,7 @@ class Grammar:
             token = yield _only(*sorted(options))
             if token == _STYLE:
                 self._letters -= num_letters(said.decode())
+                self._own_texts = tuple(text for text in choices if text.encode() != said)
                 return [line.decode() for line in lines]
             said += b" " if token == _LINE else bytes([token - vocab.byte(0)])
             if token == _LINE:

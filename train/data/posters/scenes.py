@@ -14,6 +14,7 @@ MONTHS = ("MAY", "JUN", "AUG", "SEP")
 PHOTOS = ("coffee", "cat", "astronaut", "rocket", "motorcycle", "coins")
 PRODUCTS = ("mug", "bottle", "lamp", "shoe", "bag", "plant")
 Scene = Callable[[Canvas], str]
+MAX_TEXTS = 4  # of a page of 128 px that has some which its prompt does not say
 OWN_TEXTS = (  # every string that a page may have without the prompt's saying so
     "Shop now", "Buy now", "Log in", "Sign in", "Email", "Password", "NOTICE", "Choose",
     *(f"{subject.upper()} SALE" for subject in SUBJECTS),

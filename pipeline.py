@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -23,6 +21,7 @@ from decoder.conditioning import ConditioningConfig, canonical_page, condition
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
 from decoder.task import example as decoder_example
+from evals.lines import RecognisedLines
 from evals.plans import PlannedPages
 from evals.prints import PrintedPages
 from evals.proof import Codes, Proof, proofread
@@ -35,8 +34,12 @@ from sampling.parallel import decode_masked
 from sampling.planning import Plates, best_plans, plan_pages
 from sampling.policy import Policy, choose
 from tokenizer.critic import CriticConfig
+from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
+from tokenizer.recogniser import Frozen, RecogniserConfig, RecogniserTask
+from tokenizer.recogniser import example as recogniser_example
 from tokenizer.task import LossConfig, TokenizerTask
+from tokenizer.text_loss import TextConfig
 from train.checkpoint import load_weights
 from train.config import ConfigError, build
 from train.data.batching import batches
@@ -45,6 +48,7 @@ from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages, Plans
 from train.loop import Evaluator, LoopConfig, Probes
+from train.model import Model, hash_of
 from train.task import Task
 
 EVALUATION_PAGES = 16
@@ -84,11 +88,17 @@ def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def tokenizer_task(config: ConfigDict) -> TokenizerTask:
-    """The task of a tokenizer's config; without a `critic` in it there is none."""
+    """The task of a tokenizer's config, without the recogniser of its loss, which only training
+    needs; without a `critic` in it there is none."""
     model = build(TokenizerConfig, config.model, path="config.model")
     losses = build(LossConfig, config.losses, path="config.losses")
     critic = build(CriticConfig, config.get("critic", {}), path="config.critic")
     return TokenizerTask(model, losses, critic)
+
+
+def recogniser_task(config: ConfigDict) -> RecogniserTask:
+    """The task of a recogniser's config."""
+    return RecogniserTask(build(RecogniserConfig, config.model, path="config.model"))
 
 
 def planner_task(config: ConfigDict) -> PlannerTask:
@@ -117,10 +127,36 @@ def _source(data: DataConfig, procedural: Callable[..., Any]) -> Any:
 
 
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    source = _source(data, Pages)
-    dataset = batches(source, pixels_only, batch_size=data.batch_size, seed=loop.seed)
+    source, task = _source(data, Pages), tokenizer_task(config)
+    text = build(TextConfig, config.get("text", {}), path="config.text")
+    transform: Callable[..., Any] = pixels_only
+    if task.losses.has_text:
+        transform = functools.partial(boxed_example, max_lines=text.max_lines)
+    if task.losses.text_features:
+        task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
+    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(_heldout(data.page), EVALUATION_PAGES)
-    return Run(tokenizer_task(config), dataset, loop, Reconstructions(pages))
+    return Run(task, dataset, loop, Reconstructions(pages))
+
+
+def frozen_recogniser(folder: str) -> Frozen:
+    """A trained recogniser for a loss; raises `ConfigError` for a folder that has none."""
+    if not folder:
+        raise ConfigError("config.losses.text_features needs a run: set config.text.recogniser")
+    trained = load_model(Path(folder))
+    if not isinstance(trained.task, RecogniserTask):
+        raise ConfigError(f"config.text.recogniser {folder} is a {trained.config.task}'s run")
+    arrays = jax.tree.map(np.asarray, trained.weights)
+    return Frozen(trained.task.model, trained.weight_hash, arrays)
+
+
+def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
+    task = recogniser_task(config)
+    transform = functools.partial(recogniser_example, config=task.model)
+    source = _source(data, Pages)
+    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    pages = Pages(_heldout(data.page), 4 * EVALUATION_PAGES)
+    return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
 
 def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
@@ -174,8 +210,13 @@ def _plates(style: PageStyle, planner: PlannerConfig) -> Plates:
     return Plates(page_px, style.min_type_px, planner.max_length)
 
 
-_TASKS = {"tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task}
-_RUNS = {"tokenizer": _tokenizer, "planner": _planner, "decoder": _decoder}
+_TASKS = {
+    "tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task,
+    "recogniser": recogniser_task,
+}  # fmt: skip
+_RUNS = {
+    "tokenizer": _tokenizer, "planner": _planner, "decoder": _decoder, "recogniser": _recogniser,
+}  # fmt: skip
 
 
 def run(config: ConfigDict) -> Run:
@@ -185,46 +226,6 @@ def run(config: ConfigDict) -> Run:
     data = build(DataConfig, config.data, path="config.data")
     loop = build(LoopConfig, config.loop, path="config.loop")
     return _RUNS[config.task](config, data, loop)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A trained model: its config, its task, its arrays and its manifest."""
-
-    config: ConfigDict
-    task: Task
-    weights: Any
-    extra: Any
-    manifest: Mapping[str, Any]
-    weight_hash: str
-
-    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """`function(probes, *arrays)` compiled with the weights as its arguments."""
-        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
-
-        def on(weights: Any, extra: Any, *arrays: Any, **named: Any) -> Any:
-            model = nnx.merge(graphdef, weights, extra)
-            probes = {
-                name: functools.partial(probe, model) for name, probe in self.task.probes().items()
-            }
-            return function(probes, *arrays, **named)
-
-        jitted = jax.jit(on, **options)
-        return lambda *arrays, **named: jitted(self.weights, self.extra, *arrays, **named)
-
-    @functools.cached_property
-    def probes(self) -> Probes:
-        """The task's probes over arrays alone."""
-        ask = lambda name: self.jit(lambda probes, *arrays: probes[name](*arrays))  # noqa: E731
-        return {name: ask(name) for name in self.task.probes()}
-
-
-def _hash(*trees: Any) -> str:
-    digest = hashlib.sha256()
-    for tree in trees:
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def load_model(workdir: Path) -> Model:
@@ -239,7 +240,7 @@ def load_model(workdir: Path) -> Model:
     config = ConfigDict(json.loads(path.read_text()))
     weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
-    return Model(config, _TASKS[config.task](config), *placed, manifest, _hash(weights, extra))
+    return Model(config, _TASKS[config.task](config), *placed, manifest, hash_of(weights, extra))
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:

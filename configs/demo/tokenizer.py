@@ -18,7 +18,10 @@ def get_config() -> ConfigDict:
                 "backbone": {"downsampling": 8, "width": 192, "hidden": 384, "num_blocks": 2},
                 "quantizer": {"name": "product", "levels": (8,), "num_codes": 48},
             },
-            "losses": {"l1": 1.0, "l2": 0.0, "charbonnier": 0.0},
+            "losses": {
+                "l1": 1.0, "l2": 0.0, "charbonnier": 0.0, "text_edges": 0.0, "text_features": 0.0,
+            },
+            "text": {"recogniser": "runs/demo/recogniser", "max_lines": 6},
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 8000,

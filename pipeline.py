@@ -11,8 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
-from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -23,6 +21,7 @@ from decoder.conditioning import ConditioningConfig, canonical_page, condition
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
 from decoder.task import example as decoder_example
+from evals.lines import RecognisedLines
 from evals.plans import PlannedPages
 from evals.prints import PrintedPages
 from evals.proof import Codes, Proof, proofread
@@ -35,38 +34,24 @@ from sampling.parallel import decode_masked
 from sampling.planning import Plates, best_plans, plan_pages
 from sampling.policy import Policy, choose
 from tokenizer.critic import CriticConfig
+from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
+from tokenizer.recogniser import Frozen, RecogniserConfig, RecogniserTask
+from tokenizer.recogniser import example as recogniser_example
 from tokenizer.task import LossConfig, TokenizerTask
+from tokenizer.text_loss import TextConfig
 from train.checkpoint import fingerprint, load_weights
 from train.config import ConfigError, build
 from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
-from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
 from train.data.posters.scenes import MAX_TEXTS, OWN_TEXTS
-from train.data.sources import Pages, Plans
+from train.data.sources import DataConfig, Pages, Plans, heldout, open_source
 from train.loop import Evaluator, LoopConfig, Probes
+from train.model import Model
 from train.task import Task
 
 EVALUATION_PAGES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Procedural pages: their style, how many there are, how many a step takes; or, of that size,
-    the images of a `folder` (see train/data/folders.py), without its bad records if `skip_bad`.
-
-    A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
-    prints ("" for neither).
-    """
-
-    page: PageStyle
-    num_pages: int
-    batch_size: int
-    codes: str = ""
-    tokenizer: str = ""
-    folder: str = ""
-    skip_bad: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +70,17 @@ def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def tokenizer_task(config: ConfigDict) -> TokenizerTask:
-    """The task of a tokenizer's config; without a `critic` in it there is none."""
+    """The task of a tokenizer's config, without the recogniser of its loss, which only training
+    needs; without a `critic` in it there is none."""
     model = build(TokenizerConfig, config.model, path="config.model")
     losses = build(LossConfig, config.losses, path="config.losses")
     critic = build(CriticConfig, config.get("critic", {}), path="config.critic")
     return TokenizerTask(model, losses, critic)
+
+
+def recogniser_task(config: ConfigDict) -> RecogniserTask:
+    """The task of a recogniser's config."""
+    return RecogniserTask(build(RecogniserConfig, config.model, path="config.model"))
 
 
 def planner_task(config: ConfigDict) -> PlannerTask:
@@ -103,25 +94,37 @@ def decoder_task(config: ConfigDict) -> DecoderTask:
     return DecoderTask(model, whole_mask=config.whole_mask)
 
 
-def _heldout(style: PageStyle) -> PageStyle:
-    return dataclasses.replace(style, split="heldout", quoted="all")
-
-
-def _source(data: DataConfig, procedural: Callable[..., Any]) -> Any:
-    """The folder's records if there is one, else those of `procedural(style, num_pages)`."""
-    if not data.folder:
-        return procedural(data.page, data.num_pages)
-    entries, bad = read_folder(Path(data.folder), skip_bad=data.skip_bad)
-    for problem, count in bad.items():
-        logging.warning("%s: left out %d that %s", data.folder, count, problem)
-    return Folder(entries, data.page.width_px, data.page.height_px)
-
-
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    source = _source(data, Pages)
-    dataset = batches(source, pixels_only, batch_size=data.batch_size, seed=loop.seed)
-    pages = Pages(_heldout(data.page), EVALUATION_PAGES)
-    return Run(tokenizer_task(config), dataset, loop, Reconstructions(pages))
+    source, task = open_source(data, Pages), tokenizer_task(config)
+    text = build(TextConfig, config.get("text", {}), path="config.text")
+    transform: Callable[..., Any] = pixels_only
+    if task.losses.has_text:
+        transform = functools.partial(boxed_example, max_lines=text.max_lines)
+    if task.losses.text_features:
+        task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
+    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    pages = Pages(heldout(data.page), EVALUATION_PAGES)
+    return Run(task, dataset, loop, Reconstructions(pages))
+
+
+def frozen_recogniser(folder: str) -> Frozen:
+    """A trained recogniser for a loss; raises `ConfigError` for a folder that has none."""
+    if not folder:
+        raise ConfigError("config.losses.text_features needs a run: set config.text.recogniser")
+    trained = load_model(Path(folder))
+    if not isinstance(trained.task, RecogniserTask):
+        raise ConfigError(f"config.text.recogniser {folder} is a {trained.config.task}'s run")
+    arrays = jax.tree.map(np.asarray, trained.weights)
+    return Frozen(trained.task.model, trained.weight_hash, arrays)
+
+
+def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
+    task = recogniser_task(config)
+    transform = functools.partial(recogniser_example, config=task.model)
+    source = open_source(data, Pages)
+    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    pages = Pages(heldout(data.page), 4 * EVALUATION_PAGES)
+    return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
 
 def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
@@ -155,17 +158,19 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
             chosen = choose(jax.random.key(0), logits, Policy(ordered=model.ordered))
             return np.asarray(tokenizer.probes["decode"](chosen))
 
-        evaluate = PrintedPages(Pages(_heldout(page), EVALUATION_PAGES), printed)
+        evaluate = PrintedPages(Pages(heldout(page), EVALUATION_PAGES), printed)
     return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, evaluate)
 
 
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
-    dataset = batches(_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches(
+        open_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed
+    )
     plates = _plates(data, task.model)
-    heldout = Plans(_heldout(data.page), EVALUATION_PAGES)
-    evaluate = PlannedPages(heldout, lambda probes, prompts: plan_pages(probes, prompts, plates))
+    pages = Plans(heldout(data.page), EVALUATION_PAGES)
+    evaluate = PlannedPages(pages, lambda probes, prompts: plan_pages(probes, prompts, plates))
     return Run(task, dataset, loop, evaluate)
 
 
@@ -179,8 +184,13 @@ def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**
     return Plates(limits, data.page.min_type_px)
 
 
-_TASKS = {"tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task}
-_RUNS = {"tokenizer": _tokenizer, "planner": _planner, "decoder": _decoder}
+_TASKS = {
+    "tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task,
+    "recogniser": recogniser_task,
+}  # fmt: skip
+_RUNS = {
+    "tokenizer": _tokenizer, "planner": _planner, "decoder": _decoder, "recogniser": _recogniser,
+}  # fmt: skip
 
 
 def run(config: ConfigDict) -> Run:
@@ -190,38 +200,6 @@ def run(config: ConfigDict) -> Run:
     data = build(DataConfig, config.data, path="config.data")
     loop = build(LoopConfig, config.loop, path="config.loop")
     return _RUNS[config.task](config, data, loop)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A trained model: its config, its task, its arrays and its manifest."""
-
-    config: ConfigDict
-    task: Task
-    weights: Any
-    extra: Any
-    manifest: Mapping[str, Any]
-    weight_hash: str
-
-    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """`function(probes, *arrays)` compiled with the weights as its arguments."""
-        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
-
-        def on(weights: Any, extra: Any, *arrays: Any, **named: Any) -> Any:
-            model = nnx.merge(graphdef, weights, extra)
-            probes = {
-                name: functools.partial(probe, model) for name, probe in self.task.probes().items()
-            }
-            return function(probes, *arrays, **named)
-
-        jitted = jax.jit(on, **options)
-        return lambda *arrays, **named: jitted(self.weights, self.extra, *arrays, **named)
-
-    @functools.cached_property
-    def probes(self) -> Probes:
-        """The task's probes over arrays alone."""
-        ask = lambda name: self.jit(lambda probes, *arrays: probes[name](*arrays))  # noqa: E731
-        return {name: ask(name) for name in self.task.probes()}
 
 
 def load_model(workdir: Path) -> Model:

@@ -70,6 +70,13 @@ def size_px(text: Text, height_px: int) -> int:
     return max(1, round(text.size_milli * height_px / 1000))
 
 
+def bands(text: Text, page_px: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+    """(left, top, width, height) in pixels of the equal bands of the text's box, one a line."""
+    left, top, width, height = text.box.pixels(*page_px)
+    pitch = height / len(text.lines)
+    return [(left, top + i * pitch, width, pitch) for i in range(len(text.lines))]
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
     """One line of a text where it stands: it starts at `left`, `scale` times as wide as its font

@@ -43,6 +43,24 @@ def word_precision(targets: Sequence[Sequence[str]], reads: Sequence[Sequence[st
     return hits / read if read else 1.0
 
 
+def edits(a: str, b: str) -> int:
+    """The fewest insertions, deletions and substitutions that turn one into the other (Levenshtein
+    1966)."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, right in enumerate(b, 1):
+            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+            diagonal, row[j] = row[j], best
+    return row[-1]
+
+
+def character_error_rate(targets: Sequence[str], reads: Sequence[str]) -> float:
+    """Edits a target character, over all strings together; 0 when there are no characters."""
+    total = sum(map(len, targets))
+    return sum(map(edits, targets, reads)) / total if total else 0.0
+
+
 def psnr_db(a: UInt8[np.ndarray, "B Y X C"], b: UInt8[np.ndarray, "B Y X C"]) -> float:
     """Peak signal-to-noise ratio over all pages together; infinite for equal ones."""
     error = np.mean(np.square(a.astype(np.float64) - b))

@@ -9,30 +9,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from layers.losses import reconstruction
 from tokenizer.critic import Critic, CriticConfig, contest
 from tokenizer.model import Tokenizer, TokenizerConfig
+from tokenizer.pixels import as_bytes, as_float
+from tokenizer.recogniser import Frozen
+from tokenizer.text_loss import edges, features
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the reconstruction terms over pixels in [-1, 1]."""
+    """Weights of the reconstruction terms over pixels in [-1, 1].
+
+    `text_edges` and `text_features` weigh the terms of `tokenizer/text_loss.py` in the boxes of the
+    lines; where both are 0, batches need no boxes.
+    """
 
     l1: float = 1.0
     l2: float = 0.0
     charbonnier: float = 0.0
+    text_edges: float = 0.0
+    text_features: float = 0.0
 
-
-def as_float(pixels: UInt8[Array, "B Y X C"]) -> Float[Array, "B Y X C"]:
-    """0..255 to [-1, 1]."""
-    return pixels.astype(jnp.float32) / 127.5 - 1.0
-
-
-def as_bytes(pixels: Float[Array, "B Y X C"]) -> UInt8[Array, "B Y X C"]:
-    """[-1, 1] to 0..255, rounded."""
-    return jnp.round((pixels.clip(-1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+    @property
+    def has_text(self) -> bool:
+        """Does a batch need the boxes of its lines?"""
+        return bool(self.text_edges or self.text_features)
 
 
 def perplexity(codes: Int[Array, "B y x Q"], codebook_size: int) -> Float[Array, ""]:
@@ -43,11 +47,13 @@ def perplexity(codes: Int[Array, "B y x Q"], codebook_size: int) -> Float[Array,
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerTask:
-    """Reconstruct pages. A batch holds `pixels` uint8 [B Y X C]."""
+    """Reconstruct pages. A batch holds `pixels` uint8 [B Y X C], and `line_boxes` [B lines 4] for a
+    text loss, whose features are those of the frozen `recogniser`."""
 
     model: TokenizerConfig
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
+    recogniser: Frozen | None = None
 
     def init(self, rngs: nnx.Rngs) -> Tokenizer:
         """A fresh tokenizer, and its critic if there is one."""
@@ -63,19 +69,46 @@ class TokenizerTask:
         decides the quantizer's starts and restarts."""
         pixels = as_float(batch["pixels"])
         out = model(pixels, key=key)
+        terms = self.text_terms(pixels, batch)
         weights = dataclasses.asdict(self.losses)
-        miss = lambda painted: reconstruction(painted - pixels, **weights)  # noqa: E731
+        plain = {name: weights[name] for name in ("l1", "l2", "charbonnier")}
+
+        def miss(painted: Float[Array, "B Y X C"]) -> Float[Array, ""]:
+            text = sum(weights[name] * term(painted) for name, term in terms.items())
+            return reconstruction(painted - pixels, **plain) + text
+
         loss = miss(out.pixels) + out.quantized.loss
         codes = out.quantized.codes
         scalars = {
             "psnr_db": 10 * jnp.log10(4.0 / jnp.mean(jnp.square(out.pixels - pixels))),
             "perplexity": perplexity(codes, model.quantizer.codebook_size),
             **{f"quantizer/{name}": x for name, x in out.quantized.scalars.items()},
+            **{name: term(out.pixels) for name, term in terms.items()},
         }
         if self.critic.weight:
             added, played = contest(model, out, pixels, miss)
             loss, scalars = loss + added, {**scalars, **played}
         return loss, scalars
+
+    def text_terms(
+        self, pixels: Float[Array, "B Y X C"], batch: Mapping[str, Array]
+    ) -> dict[str, Callable[[Float[Array, "B Y X C"]], Float[Array, ""]]]:
+        """The text losses that have a weight, by name, as functions of the painted page.
+
+        Raises `ValueError` for features without a recogniser.
+        """
+        terms = {}
+        if self.losses.text_edges:
+            terms["text_edges"] = lambda painted: edges(painted - pixels, batch["line_boxes"])
+        if self.losses.text_features:
+            if self.recogniser is None:
+                raise ValueError(
+                    "losses.text_features needs a trained recogniser: give config.text.recogniser "
+                    "the folder of its run"
+                )
+            recogniser, boxes = self.recogniser.build(), batch["line_boxes"]
+            terms["text_features"] = lambda painted: features(recogniser, pixels, painted, boxes)
+        return terms
 
     def group(self, path: tuple[str, ...]) -> str:
         """The critic's parameters are `critic`; of the others matrices and convolutions are

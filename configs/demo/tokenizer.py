@@ -8,36 +8,41 @@ held-out pages is in the README's table.
 
 from ml_collections import ConfigDict
 
+MODEL = {
+    "backbone": {
+        "name": "patch", "downsampling": 8, "width": 192, "hidden": 384,
+        "num_blocks": 2,
+        "conv": {
+            "multipliers": (1, 2, 2, 4), "attention_levels": (-1,),
+            "middle_attention": True, "latent": 256, "num_groups": 32,
+        },
+        "vit": {"num_heads": 4, "qk_norm": True},
+    },
+    "quantizer": {
+        "name": "product", "part": "fsq", "levels": (8,), "num_codes": 48,
+        "codebook": {
+            "size": 1024, "width": 8, "cosine": True, "learning": "gradient",
+            "commitment": 0.25, "decay": 0.99, "restart_below": 0.1,
+            "rotation": False, "temperature": 0.1, "entropy": 0.0,
+        },
+        "bits": {
+            "bits": 8, "commitment": 0.25, "entropy": 0.1, "diversity": 1.0,
+            "temperature": 0.1,
+        },
+    },
+}  # fmt: skip
+
 
 def get_config() -> ConfigDict:
     """Every value of the run."""
     return ConfigDict(
         {
             "task": "tokenizer",
-            "model": {
-                "backbone": {
-                    "name": "patch", "downsampling": 8, "width": 192, "hidden": 384,
-                    "num_blocks": 2,
-                    "conv": {
-                        "multipliers": (1, 2, 2, 4), "attention_levels": (-1,),
-                        "middle_attention": True, "latent": 256, "num_groups": 32,
-                    },
-                    "vit": {"num_heads": 4, "qk_norm": True},
-                },
-                "quantizer": {
-                    "name": "product", "part": "fsq", "levels": (8,), "num_codes": 48,
-                    "codebook": {
-                        "size": 1024, "width": 8, "cosine": True, "learning": "gradient",
-                        "commitment": 0.25, "decay": 0.99, "restart_below": 0.1,
-                        "rotation": False, "temperature": 0.1, "entropy": 0.0,
-                    },
-                    "bits": {
-                        "bits": 8, "commitment": 0.25, "entropy": 0.1, "diversity": 1.0,
-                        "temperature": 0.1,
-                    },
-                },
+            "model": MODEL,
+            "losses": {
+                "l1": 1.0, "l2": 0.0, "charbonnier": 0.0, "text_edges": 0.0, "text_features": 0.0,
             },
-            "losses": {"l1": 1.0, "l2": 0.0, "charbonnier": 0.0},
+            "text": {"recogniser": "runs/demo/recogniser", "max_lines": 6},
             "critic": {
                 "weight": 0.0, "start_step": 0, "loss": "hinge", "adaptive": True, "lecam": 0.0,
                 "lecam_decay": 0.99, "width": 64, "num_layers": 3, "norm": "group",

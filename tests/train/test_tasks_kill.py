@@ -1,4 +1,4 @@
-"""Each of the three tasks, killed on the way and started again, ends in the bits of a calm run."""
+"""Each of the four tasks, killed on the way and started again, ends in the bits of a calm run."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ def arrays(workdir):
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
-@pytest.mark.parametrize("task", ["tokenizer", "planner", "decoder"])
+@pytest.mark.parametrize("task", ["tokenizer", "planner", "decoder", "recogniser"])
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, task, num_devices):
     def run(name):
         arguments = training(task, tmp_path / name, tiny_bundle())

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from train.data.folders import Folder, read_folder
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import page, plan
 
@@ -73,3 +76,36 @@ def tfds_source(folder: Path, split: str, to_record: Callable[[Any], Record]) ->
 
     builder: Any = tfds.builder_from_directory(str(folder))
     return Prepared(builder.as_data_source(split=split), to_record)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Procedural pages: their style, how many there are, how many a step takes; or, of that size,
+    the images of a `folder` (see folders.py), without its bad records if `skip_bad`.
+
+    A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
+    prints ("" for neither).
+    """
+
+    page: PageStyle
+    num_pages: int
+    batch_size: int
+    codes: str = ""
+    tokenizer: str = ""
+    folder: str = ""
+    skip_bad: bool = False
+
+
+def heldout(style: PageStyle) -> PageStyle:
+    """Pages as those, of strings and typefaces that training never sees, every string quoted."""
+    return dataclasses.replace(style, split="heldout", quoted="all")
+
+
+def open_source(data: DataConfig, procedural: Callable[..., Any]) -> Any:
+    """The folder's records if there is one, else those of `procedural(style, num_pages)`."""
+    if not data.folder:
+        return procedural(data.page, data.num_pages)
+    entries, bad = read_folder(Path(data.folder), skip_bad=data.skip_bad)
+    for problem, count in bad.items():
+        logging.warning("%s: left out %d that %s", data.folder, count, problem)
+    return Folder(entries, data.page.width_px, data.page.height_px)

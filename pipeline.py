@@ -364,9 +364,14 @@ class Bundle:
     def proofread(
         self, blueprint: Blueprint, codes: Codes, reader: RapidReader, *, max_retries: int
     ) -> tuple[Codes, Proof]:
-        """Print what reads wrong again, in its own boxes only, and keep what reads better."""
+        """Print what reads wrong again, in its own boxes only, and keep what reads better: first
+        as the canonical page has it, then sampled."""
+        shown = decoder_task(self.decoder.config).model.conditioning
+        canonical = conditions(self.tokenizer, shown, [blueprint])["glyph_codes"][0]
 
         def reprint(codes: Codes, masked: np.ndarray, retry: int) -> Codes:
+            if retry == 1 and shown.glyphs == "encoded":
+                return np.where(masked[..., None], canonical, codes)
             policy = Policy(temperature=0.5)
             again = {"known": codes[None], "masked": masked[None]}
             return self.codes([blueprint], seed=retry, policy=policy, **again)[0]

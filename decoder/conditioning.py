@@ -5,6 +5,7 @@ coordinates.
 style and where their edges lie from here.
 - *Characters*: every letter with its place, the middle of its stretch of the line (y, x in codes,
 counted from 1).
+- *Locks* (a switch): which text each letter belongs to and where that text's box lies.
 - *Glyphs* (a switch): every line set in the canonical face of its font class, whatever typeface
 the page has, stretched to its box. `ink` cuts it into the code grid with a margin; `encoded` adds
 the codes that our own tokenizer gives the lines on their flat grounds, from which the decoder may
@@ -37,19 +38,25 @@ _STYLE = len(FONT_CLASSES) + 2  # one-hot font class, bold, outline
 REGION_FEATURES = len(KINDS) + _STYLE + 3 + 4 + 6 + 1  # kind, style, colour, edges, place, size
 CHARACTER_FEATURES = len(FONT_CLASSES) + 1 + 3 + 1  # font class, bold, colour, type size
 CAPTION_FEATURES = 32  # hashed letter pairs of a picture's caption
+CONDITIONS = ("regions", "glyphs", "glyph_codes", "letters", "letter_places", "letter_styles")
+LOCKS = ("letter_texts", "letter_boxes")  # beside them if regions lock
 _PICTURE_GROUND = "#888"
 _EDGE_REACH = 2.0  # edges further than this many codes away are all alike
 
 
 @dataclasses.dataclass(frozen=True)
 class ConditioningConfig:
-    """`max_characters` and `max_elements` are ceilings; a page beyond them is an error, never
-    cut."""
+    """`max_characters` is a ceiling; a page beyond it is an error, never cut.
+
+    `lock_regions` lets a code look only at letters whose box holds it, and a letter only at its
+    own text and the codes in its box (see `decoder.sight`).
+    """
 
     downsampling: int = 8
     max_characters: int = 64
     slots: int = 3
     glyphs: str = "encoded"
+    lock_regions: bool = False
 
     def __post_init__(self) -> None:
         if self.glyphs not in ("encoded", "ink", "off"):
@@ -110,6 +117,13 @@ def regions(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
     return np.concatenate([ground, grid.reshape(rows, columns, -1)], axis=-1)
 
 
+def no_regions(num_features: int) -> np.ndarray:
+    """float32 [R]: what `condition` says of no position of any page, `none` in every slot."""
+    vector = np.zeros(num_features, np.float32)
+    vector[3 : num_features - CAPTION_FEATURES : REGION_FEATURES] = 1
+    return vector
+
+
 def captions(blueprint: Blueprint, config: ConditioningConfig) -> np.ndarray:
     """float32 [y x 32]: letter pairs of the caption of the picture that holds a position, hashed;
     else zeros."""
@@ -163,15 +177,23 @@ def canonical_page(blueprint: Blueprint) -> np.ndarray:
 
 
 def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np.ndarray]:
-    """Letters (bytes plus 1, 0 for none) int32 [S], places float32 [S 2] and styles float32 [S K].
+    """Letters (bytes plus 1, 0 for none) int32 [S], places float32 [S 2], styles float32 [S K],
+    texts (which of the page's, from 1, 0 for none) int32 [S], and the texts' boxes float32 [S 4].
+
+    A box is (left, top, right, bottom) in codes, grown by half a code on every side: it holds the
+    codes whose middles lie inside, which are those whose regions know of it.
 
     Raises `ValueError` when the page has more than `max_characters`.
     """
     f, most = config.downsampling, config.max_characters
     letters, places = np.zeros(most, np.int32), np.zeros((most, 2), np.float32)
     styles = np.zeros((most, CHARACTER_FEATURES), np.float32)
+    owners, boxes = np.zeros(most, np.int32), np.zeros((most, 4), np.float32)
     count = 0
-    for text in blueprint.texts:
+    for owner, text in enumerate(blueprint.texts, start=1):
+        left, top, width, height = (
+            n / f for n in text.box.pixels(blueprint.width_px, blueprint.height_px)
+        )
         size = size_px(text, blueprint.height_px)
         font = CANONICAL_FACES[text.font].font(text.weight, size)
         style = np.concatenate(
@@ -190,16 +212,24 @@ def characters(blueprint: Blueprint, config: ConditioningConfig) -> dict[str, np
                     letters[count] = byte + 1
                     places[count] = 1 + line.middle / f, 1 + middle / f
                     styles[count] = style
+                    owners[count] = owner
+                    boxes[count] = left - 0.5, top - 0.5, left + width + 0.5, top + height + 0.5
                     count += 1
-    return {"letters": letters, "letter_places": places, "letter_styles": styles}
+    return {
+        "letters": letters, "letter_places": places, "letter_styles": styles,
+        "letter_texts": owners, "letter_boxes": boxes,
+    }  # fmt: skip
 
 
 def condition(blueprint: Blueprint, config: ConditioningConfig) -> Mapping[str, np.ndarray]:
-    """Everything above under the names the model's batch has."""
+    """Everything above under the names the model's batch has, `LOCKS` only if regions lock."""
+    placed = characters(blueprint, config)
+    if not config.lock_regions:
+        placed = {name: array for name, array in placed.items() if name not in LOCKS}
     return {
         "regions": np.concatenate(
             [regions(blueprint, config), captions(blueprint, config)], axis=-1
         ),
         "glyphs": glyphs(blueprint, config),
-        **characters(blueprint, config),
+        **placed,
     }

@@ -1,4 +1,4 @@
-"""Training the decoder: codes under a mask, given the blueprint."""
+"""Training the decoder: codes under a mask, or each after those before, given the blueprint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from decoder.conditioning import ConditioningConfig, condition
+from decoder.conditioning import CONDITIONS, LOCKS, ConditioningConfig, condition
+from decoder.dropping import drop
 from decoder.model import Decoder, DecoderConfig
 from layers.losses import cross_entropy
 
-CONDITIONS = ("regions", "glyphs", "glyph_codes", "letters", "letter_places", "letter_styles")
+_DROP, _DROPOUT = 3, 4  # folded into a step's key, whose 0 to 2 the mask's draws use up
 
 
 def example(record: Mapping[str, Any], config: ConditioningConfig) -> dict[str, np.ndarray]:
@@ -40,11 +41,24 @@ def draw_mask(key: Array, shape: tuple[int, int, int], whole: float) -> Bool[Arr
 @dataclasses.dataclass(frozen=True)
 class DecoderTask:
     """`contract` is the token contract of the codes it learns; `whole_mask` the share of pages
-    hidden whole."""
+    hidden whole (of no matter to a causal decoder, which learns every code of every page).
+
+    `drop_blueprint` and `drop_glyphs` are the shares of pages that are told nothing of the one or
+    of the other (`decoder.dropping`), drawn apart: guidance by both needs enough of their product.
+    """
 
     model: DecoderConfig
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     whole_mask: float = 0.6
+    drop_blueprint: float = 0.0
+    drop_glyphs: float = 0.0
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What a batch has beside its codes."""
+        if self.model.num_classes:
+            return ("classes",)
+        return CONDITIONS + (LOCKS if self.model.conditioning.lock_regions else ())
 
     def init(self, rngs: nnx.Rngs) -> Decoder:
         """A fresh decoder."""
@@ -53,13 +67,26 @@ class DecoderTask:
     def loss(
         self, model: Decoder, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean negative log-likelihood in nats of a hidden code, all Q factors alike."""
+        """Mean negative log-likelihood in nats of a hidden code, all Q factors alike; of a causal
+        decoder every code is hidden from its own position."""
         codes = batch["codes"].astype(jnp.int32)
-        masked = draw_mask(key, codes.shape[:3], self.whole_mask)
-        logits = model(codes, masked, {name: batch[name] for name in CONDITIONS})
+        if self.model.causal:
+            masked = jnp.ones(codes.shape[:3], bool)
+        else:
+            masked = draw_mask(key, codes.shape[:3], self.whole_mask)
+        given = self._told({name: batch[name] for name in self.conditions}, key, len(codes))
+        logits = model(codes, masked, given, key=jax.random.fold_in(key, _DROPOUT))
         hidden = jnp.broadcast_to(masked[..., None], codes.shape)
         loss, accuracy = cross_entropy(logits, codes, hidden)
         return loss, {"accuracy": accuracy}
+
+    def _told(self, given: Mapping[str, Array], key: Array, num_rows: int) -> Mapping[str, Array]:
+        """The conditions of a step, with some rows' left out."""
+        if not (self.drop_blueprint or self.drop_glyphs):
+            return given
+        draws = jax.random.uniform(jax.random.fold_in(key, _DROP), (2, num_rows))
+        gone = draws < jnp.array([[self.drop_blueprint], [self.drop_glyphs]])
+        return drop(given, blueprint=gone[0], glyphs=gone[1])
 
     def group(self, path: tuple[str, ...]) -> str:
         """Matrices of the trunk are `hidden`; what reads and writes codes and letters is `rest`."""
@@ -70,5 +97,22 @@ class DecoderTask:
         )
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:
-        """`logits` (codes, masked, conditions) -> [B y x Q V]."""
-        return {"logits": lambda model, codes, masked, given: model(codes, masked, given)}
+        """`logits` (codes, masked, conditions) -> [B y x Q V]; `unconditional` conditions -> those
+        without what training left out at times; of a causal decoder also `prefill` (codes,
+        conditions) -> sheet and `step` (at, codes before, sheet) -> ([B Q V], sheet)."""
+
+        def unconditional(model: Decoder, given: Mapping[str, Array]) -> Mapping[str, Array]:
+            rows = next(iter(given.values())).shape[0]
+            blueprint, glyphs = (
+                jnp.full((rows,), rate > 0) for rate in (self.drop_blueprint, self.drop_glyphs)
+            )
+            return drop(given, blueprint=blueprint, glyphs=glyphs)
+
+        probes: dict[str, Callable[..., Any]] = {
+            "logits": lambda model, codes, masked, given: model(codes, masked, given),
+            "unconditional": unconditional,
+        }
+        if self.model.causal:
+            probes["prefill"] = lambda model, codes, given: model.prefill(codes, given)
+            probes["step"] = lambda model, at, before, sheet: model.step(at, before, sheet)
+        return probes

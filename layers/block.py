@@ -16,6 +16,14 @@ from layers.axes import constrain
 from layers.mlp import SwiGLU
 from layers.norm import RMSNorm
 
+REMATS = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the backward pass of a stack keeps by name: everything, nothing but each layer's input, or
+also what the weights' products gave (the attention's own products are made again)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
@@ -42,6 +50,22 @@ class BlockConfig:
         return {"D": self.width, "F": self.hidden, **heads}
 
 
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Zeroes each value of an update with probability `rate` and divides the rest by 1 - rate
+    (Srivastava et al. 2014, section 4), by a key that belongs to one layer of one step."""
+
+    rate: float
+    key: Array
+
+    def __call__(self, update: Float[Array, "B T D"], which: int) -> Float[Array, "B T D"]:
+        """The thinned update; `which` tells a layer's updates apart."""
+        kept = jax.random.bernoulli(
+            jax.random.fold_in(self.key, which), 1 - self.rate, update.shape
+        )
+        return jnp.where(kept, update / (1 - self.rate), 0).astype(update.dtype)
+
+
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the outputs start small, by 1 / sqrt(2 L)."""
 
@@ -60,11 +84,14 @@ class Block(nnx.Module):
         *,
         cache: LayerCache | None = None,
         at: Int[Array, " B"] | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """One layer; see `Attention` for the mask and the cache."""
+        """One layer; see `Attention` for the mask and the cache. Without `dropout` nothing is
+        random."""
         update, cache = self.attention(self.attention_norm(x), rotations, mask, cache=cache, at=at)
-        x = constrain(x + update, "BTD")
-        return constrain(x + self.mlp(self.mlp_norm(x)), "BTD"), cache
+        x = constrain(x + (update if dropout is None else dropout(update, 0)), "BTD")
+        update = self.mlp(self.mlp_norm(x))
+        return constrain(x + (update if dropout is None else dropout(update, 1)), "BTD"), cache
 
 
 class Stack(nnx.Module):
@@ -86,16 +113,34 @@ class Stack(nnx.Module):
         self.num_layers = num_layers
 
     def scan(
-        self, step: Callable[..., tuple[Any, Any]], carry: Any, per_layer: Any = None
+        self,
+        step: Callable[..., tuple[Any, Any]],
+        carry: Any,
+        per_layer: Any = None,
+        *,
+        remat: str = "none",
     ) -> tuple[Any, Any]:
-        """Fold `step(layer, carry, item) -> (carry, item)` over the layers in order."""
+        """Fold `step(layer, carry, item) -> (carry, item)` over the layers in order.
+
+        `remat` is one of `REMATS`: gradients stay the same, memory is paid for with time. Raises
+        `ValueError` for another.
+        """
+        require_remat(remat)
         graphdef, state = nnx.split(self.layer)
 
         def body(carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
             arrays, item = inputs
             return step(nnx.merge(graphdef, arrays), carry, item)
 
+        if remat != "none":  # inside a scan nothing merges the two passes, so CSE is no danger
+            body = jax.checkpoint(body, prevent_cse=False, policy=REMATS[remat])
         return jax.lax.scan(body, carry, (nnx.to_pure_dict(state), per_layer))
+
+
+def require_remat(name: str) -> None:
+    """Raise `ValueError` naming the known ones unless `name` is one of `REMATS`."""
+    if name not in REMATS:
+        raise ValueError(f"remat {name!r} is not known; there is: {', '.join(REMATS)}")
 
 
 def causal_mask(positions: Int[Array, "B T"], num_keys: int) -> Bool[Array, "B 1 T S"]:

@@ -53,5 +53,7 @@ def decode_masked(
         rank = jnp.argsort(jnp.argsort(sureness, axis=-1), axis=-1)
         return chosen, (rank < left[:, None]).reshape(masked.shape)
 
+    if num_passes == 1:  # outside jit a loop would be compiled anew at every call
+        return one_pass(0, (codes, masked))[0]
     codes, _ = jax.lax.fori_loop(0, num_passes, one_pass, (codes, masked))
     return codes

@@ -8,7 +8,10 @@ from PIL import Image
 
 from blueprint.formats import from_json
 from blueprint.schema import Box
-from tests.bundles import ROOT, finish, start, tiny_bundle
+from pipeline import Bundle
+from tests.bundles import ROOT, finish, start, tiny_bundle, training
+from train.data.posters.canvas import PageStyle
+from train.data.posters.pages import plan
 
 PROMPT = 'Flyer for our club night: "Moon Jazz" up top, then "FRI 9pm" and a button "Get in"'
 
@@ -70,6 +73,29 @@ def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     assert scores["controls"]["blank_page"] == 0.0
     assert str(out / "index.html") in said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
+
+
+def test_a_causal_decoder_prints_through_the_same_door(tmp_path):
+    bundle = tiny_bundle()
+    for name in ("planner", "tokenizer"):
+        (tmp_path / name).symlink_to(bundle / name)
+    flags = {
+        "model.objective": "causal", "model.conditioning.lock_regions": True, "model.dropout": 0.1,
+        "model.remat": "dots", "drop_glyphs": 0.5, "loop.num_steps": 1,
+    }  # fmt: skip
+    told = [f"--config.{name}={value}" for name, value in flags.items()]
+    finish(start("train", *training("decoder", tmp_path / "decoder", bundle), *told))
+    models, pages = Bundle(tmp_path), [plan(seed, PageStyle(128, 128))[1] for seed in (1, 2)]
+    whole = models.codes(pages)
+    assert whole.shape == (2, 16, 16, 12) and whole.max() < 8
+    masked = np.zeros((2, 16, 16), bool)
+    masked[:, 5:7, 3:9] = True
+    np.testing.assert_array_equal(models.codes(pages, known=whole, masked=masked), whole)
+    other = (whole + 1) % 8
+    again = models.codes(pages, known=other, masked=masked, guidance=1.5)
+    np.testing.assert_array_equal(again[~masked], other[~masked])
+    with pytest.raises(ValueError, match=r"guidance 2\.0 needs a decoder trained with drop_bl"):
+        Bundle(bundle).codes(pages, guidance=2.0)
 
 
 def test_a_foreign_tokenizer_is_refused(tmp_path):

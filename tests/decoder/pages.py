@@ -1,0 +1,46 @@
+"""Small pages with codes at random, for tests of the decoder's objectives."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from decoder.conditioning import ConditioningConfig
+from decoder.model import DecoderConfig
+from decoder.task import example
+from layers.block import BlockConfig
+from train.data.posters.canvas import PageStyle
+from train.data.posters.pages import plan
+
+BLOCKS = BlockConfig(width=32, num_layers=2, num_heads=2, num_kv_heads=2, head_size=16, hidden=64)
+GRID = (6, 7)
+
+
+def config(*, lock=False, blocks=BLOCKS, **changes):
+    """A decoder of 6 codes of 4 values; causal unless said otherwise."""
+    conditioning = ConditioningConfig(lock_regions=lock)
+    return DecoderConfig(blocks, 6, 4, conditioning, **{"objective": "causal", **changes})
+
+
+@functools.cache
+def rows(size, lock):
+    rng, style = np.random.default_rng(0), PageStyle()
+    shape = (style.height_px // 8, style.width_px // 8, 6)
+    draw = lambda: rng.integers(0, 4, shape, dtype=np.uint8)  # noqa: E731
+    records = [
+        {"blueprint": plan(s, style)[1], "codes": draw(), "glyph_codes": draw()}
+        for s in range(size)
+    ]
+    return [example(record, ConditioningConfig(lock_regions=lock)) for record in records]
+
+
+def batch(size, *, lock=False, grid=GRID):
+    """The top left corners of pages, as the task takes them."""
+    data = {name: jnp.stack([r[name] for r in rows(size, lock)]) for name in rows(size, lock)[0]}
+    corner = {"codes", "glyph_codes", "regions", "glyphs"}
+    return {n: a[:, : grid[0], : grid[1]] if n in corner else a for n, a in data.items()}
+
+
+def given(data, size=None):
+    """What a batch of so many rows says beside its codes."""
+    return {name: array[:size] for name, array in data.items() if name != "codes"}

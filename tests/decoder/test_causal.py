@@ -1,0 +1,215 @@
+"""The causal decoder: nothing comes from later codes, its cache is its forward, and it learns pages
+by heart."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+
+from decoder.model import Decoder
+from decoder.task import DecoderTask
+from layers.axes import axes_tree, partition_spec, use_rules
+from sampling.policy import Policy
+from sampling.printing import Press, print_codes
+from sampling.raster import decode_raster, decode_raster_slowly
+from tests.decoder.pages import BLOCKS, GRID, batch, config, given
+from tests.tokenizer.menu import QUICK
+from train import mesh as meshes
+from train.loop import place_batch
+
+T = GRID[0] * GRID[1]
+CLASSES = config(num_classes=5, rope_theta=10000.0, ordered=True)
+
+
+def loud(model):
+    """The model with a head that makes much of small differences, so that draws depend on them."""
+    model.head.kernel[...] = model.head.kernel[...] * 30
+    return model
+
+
+@pytest.mark.parametrize("lock", [False, True], ids=["open", "locked"])
+def test_later_codes_have_no_gradient(lock):
+    one = dataclasses.replace(config(lock=lock), num_codes=1, codebook_size=T)
+    model, data = Decoder(one, rngs=nnx.Rngs(0)), batch(1, lock=lock)
+    codes = jnp.arange(T).reshape(1, *GRID, 1)  # each its own row of the table
+    told = {**given(data), "glyph_codes": codes[:, ::-1]}
+    graphdef, state = nnx.split(model)
+
+    def logits(params, regions):
+        model = nnx.merge(graphdef, params)
+        out = model(codes, jnp.ones((1, *GRID), bool), {**told, "regions": regions})
+        return out.reshape(T, -1)[:, 3]
+
+    by_both = jax.jit(jax.jacrev(logits, argnums=(0, 1)), compiler_options=QUICK)
+    by_params, by_regions = by_both(nnx.to_pure_dict(state), told["regions"])
+    of_codes = jnp.abs(by_params["codes_in"]["kernel"]).sum(-1)[:, 0] > 0
+    np.testing.assert_array_equal(of_codes, np.tril(np.ones((T, T), bool), -1))
+    of_regions = jnp.abs(by_regions).sum(-1).reshape(T, T) > 0
+    np.testing.assert_array_equal(of_regions, np.tril(np.ones((T, T), bool)))
+
+
+def case(name):
+    """A decoder and what two pages tell it."""
+    if name == "classes":
+        return loud(Decoder(CLASSES, rngs=nnx.Rngs(1))), {"classes": jnp.array([3, 0])}
+    lock = name == "locked"
+    model = loud(Decoder(config(lock=lock), rngs=nnx.Rngs(1)))
+    return model, given(batch(2, lock=lock))
+
+
+@pytest.mark.parametrize("name", ["open", "locked", "classes"])
+def test_printing_with_a_cache_is_printing_by_whole_forwards(name):
+    model, told = case(name)
+    codes = jnp.array(batch(2)["codes"], jnp.int32)
+    masked = jax.random.bernoulli(jax.random.key(0), 0.7, (2, *GRID)).at[:, -1, -3:].set(False)
+    keys = jax.random.split(jax.random.key(5), 2)
+    graphdef, state = nnx.split(model)
+    forward = jax.jit(lambda s, c, m: nnx.merge(graphdef, s)(c, m, told), compiler_options=QUICK)
+
+    def decode(codes, masked, keys, policy, first=0):
+        there = {name: array[first:] for name, array in told.items()}
+        sheet = model.prefill(codes[first:], there)
+        rows = (array[first:] for array in (codes, masked, keys))
+        return decode_raster(model.step, sheet, *rows, policy=policy)
+
+    fast = jax.jit(decode, static_argnums=(3, 4), compiler_options=QUICK)
+    for policy in (Policy(), Policy(1.0)) if name == "open" else (Policy(1.0),):
+        slow = decode_raster_slowly(
+            lambda c, m: forward(state, c, m), codes, masked, keys, policy=policy
+        )
+        made = fast(codes, masked, keys, policy)
+        np.testing.assert_array_equal(made, slow)
+        np.testing.assert_array_equal(made[~masked], codes[~masked])
+    np.testing.assert_array_equal(fast(codes, masked, keys, policy, 1), made[1:])
+    other = codes.at[:, 0, 0].set(3 - codes[:, 0, 0])
+    known = masked.at[:, 0, 0].set(False)
+    first, second = (fast(c, known, keys, policy) for c in (codes, other))
+    assert (first != second)[:, 1:].any()  # what is known is fed
+
+
+def test_every_step_has_the_logits_of_the_forward():
+    model, told = case("open")
+    codes = jnp.array(batch(2)["codes"], jnp.int32)
+    whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
+    flat = codes.reshape(2, T, 6)
+
+    def one(sheet, t):
+        logits, sheet = model.step(t, flat[:, jnp.maximum(t - 1, 0)], sheet)
+        return sheet, logits
+
+    _, steps = jax.lax.scan(one, model.prefill(codes, told), jnp.arange(T))
+    np.testing.assert_allclose(steps.swapaxes(0, 1), whole, atol=1e-4)
+
+
+def gradient(task, mesh, rules, data):
+    with jax.set_mesh(mesh), use_rules(rules):
+        model = task.init(nnx.Rngs(0))
+        graphdef, params, _ = nnx.split(model, nnx.Param, ...)
+        place = lambda x, axes: jax.device_put(  # noqa: E731
+            x, NamedSharding(mesh, partition_spec(axes, x.shape, rules, dict(mesh.shape)))
+        )
+        params = jax.tree.map(place, nnx.to_pure_dict(params), axes_tree(model))
+        loss = lambda p, d: task.loss(nnx.merge(graphdef, p, {}), d, jax.random.key(0))[0]  # noqa: E731
+        placed = place_batch({n: np.asarray(a) for n, a in data.items()}, mesh, rules)
+        return jax.device_get(
+            jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params, placed)
+        )
+
+
+def test_eight_devices_are_one_with_remat_too():
+    shape = config(lock=True, dropout=0.2)
+    task = DecoderTask(shape, drop_blueprint=0.3, drop_glyphs=0.3)
+    spare = dataclasses.replace(task, model=dataclasses.replace(shape, remat="dots"))
+    data, rules = batch(8, lock=True), {"B": ("data", "fsdp"), "D": "fsdp", "N": "tensor"}
+    one = meshes.build({"data": 1}, jax.devices()[:1])
+    cube = meshes.build({"data": 2, "fsdp": 2, "tensor": 2})
+    wanted = gradient(task, one, {"B": "data"}, data)
+    found = gradient(spare, cube, {**rules, "F": "tensor"}, data)
+    assert optax.tree.norm(wanted[1]) < 100  # rows told nothing at all have no token of zeros
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+
+
+def test_overfits_eight_pages_and_prints_them():
+    task = DecoderTask(config())
+    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
+    params, data = nnx.to_pure_dict(params), batch(8)
+    optimizer = optax.adam(1e-2)
+    opt = optimizer.init(params)
+
+    @jax.jit
+    def step(params, opt, i):
+        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
+        (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt = optimizer.update(grads, opt)
+        return optax.apply_updates(params, updates), opt, (value, scalars["accuracy"])
+
+    losses = []
+    for i in range(120):
+        params, opt, found = step(params, opt, i)
+        losses.append([float(value) for value in found])
+    assert losses[0][0] > 1.2 and losses[-1][0] < 0.3 * losses[0][0]
+    model = nnx.merge(graphdef, params, {})
+    probes = {n: lambda *xs, _p=p: _p(model, *xs) for n, p in task.probes().items()}
+    codes, keys = jnp.zeros(data["codes"].shape, jnp.int32), jax.random.split(jax.random.key(0), 8)
+    masked = jnp.ones((8, *GRID), bool)
+    printed = print_codes(probes, codes, masked, given(data), keys, press=Press())
+    assert (printed == data["codes"]).mean() > 0.7
+
+
+def test_the_shapes_of_llamagen_b():
+    """111 million parameters (Sun et al. 2024, table 1), by hand from the names of its GPT-B: none
+    of the blueprint's inputs, of the canonical copies or of the mixing layer before the blocks."""
+    width, hidden, depth, codes, classes = 768, 2048, 12, 16384, 1000
+    blocks = dataclasses.replace(
+        BLOCKS, width=width, num_layers=depth, num_heads=12, num_kv_heads=12, head_size=64,
+        hidden=hidden,
+    )  # fmt: skip
+    shape = dataclasses.replace(
+        config(blocks=blocks, num_classes=classes, rope_theta=10000.0, zero_prefix_rotation=True),
+        num_codes=1, codebook_size=codes,
+    )  # fmt: skip
+    module = nnx.eval_shape(lambda: Decoder(shape, rngs=nnx.Rngs(0)))
+    params = nnx.to_pure_dict(nnx.state(module))
+    layer = 4 * width * width + 3 * width * hidden + 2 * width
+    tables = (classes + 1) * width + 2 * codes * width  # classes with none, codes in, codes out
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == depth * layer + tables + width == 110_888_448
+    assert set(params) == {"blocks", "classes_in", "codes_in", "head", "norm"}
+
+
+@pytest.mark.parametrize("zero", [False, True], ids=["identity", "llamagen"])
+def test_the_class_is_not_rotated(zero):
+    model = Decoder(dataclasses.replace(CLASSES, zero_prefix_rotation=zero), rngs=nnx.Rngs(0))
+    codes = jnp.zeros((1, *GRID, 6), jnp.int32)
+    cos, sin = model.prefill(codes, {"classes": jnp.array([1])}).turn
+    assert (cos[:, 0] == (0 if zero else 1)).all() and (sin[:, 0] == 0).all()
+    np.testing.assert_allclose(cos[:, 1:] ** 2 + sin[:, 1:] ** 2, 1, atol=1e-5)
+    np.testing.assert_allclose(
+        cos[0, 2, 0, 0], np.cos(1.5)
+    )  # the first code's row, then its column
+    np.testing.assert_allclose(cos[0, 2, 0, 4], np.cos(2.5))
+
+
+def test_a_class_left_out_is_the_last_row():
+    task = DecoderTask(CLASSES, drop_blueprint=0.1)
+    model, codes = task.init(nnx.Rngs(0)), jnp.zeros((2, *GRID, 6), jnp.int32)
+    masked = jnp.ones((2, *GRID), bool)
+    nothing = task.probes()["unconditional"](model, {"classes": jnp.array([1, 4])})
+    last = model(codes, masked, {"classes": jnp.array([5, 5])})
+    np.testing.assert_array_equal(model(codes, masked, nothing), last)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="objective 'casual' is not known; there is: masked, cau"):
+        config(objective="casual")
+    with pytest.raises(ValueError, match="num_classes 3 needs objective 'causal'"):
+        config(objective="masked", num_classes=3)
+    with pytest.raises(ValueError, match=r"dropout 1\.0"):
+        config(dropout=1.0)
+    with pytest.raises(ValueError, match="remat 'all' is not known; there is: none, full, dots"):
+        config(remat="all")

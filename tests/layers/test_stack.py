@@ -1,0 +1,55 @@
+"""The stack in training: what the backward pass makes again, and updates thinned by a key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from layers.block import REMATS, Block, BlockConfig, Dropout, Stack, causal_mask
+from layers.rope import rotations
+from tests.tokenizer.menu import QUICK
+
+CONFIG = BlockConfig(32, 3, 4, 2, 8, 48, qk_norm=True)
+X = jax.random.normal(jax.random.key(1), (2, 6, 32))
+
+
+def gradient(remat):
+    graphdef, state = nnx.split(Stack(lambda r: Block(CONFIG, rngs=r), 3, rngs=nnx.Rngs(0)))
+    places = jnp.broadcast_to(jnp.arange(6), (2, 6))
+    turn, mask = rotations(places[..., None].astype(jnp.float32), 8), causal_mask(places, 6)
+
+    def loss(params):
+        stack = nnx.merge(graphdef, params)
+        layer = lambda layer, x, _: (layer(x, turn, mask)[0], None)  # noqa: E731
+        return jnp.square(stack.scan(layer, X, remat=remat)[0]).sum()
+
+    params = nnx.to_pure_dict(state)
+    return str(jax.make_jaxpr(jax.grad(loss))(params)), jax.jit(
+        jax.value_and_grad(loss), compiler_options=QUICK
+    )(params)
+
+
+def test_remat_changes_what_is_kept_and_not_what_is_found():
+    plain, wanted = gradient("none")
+    assert "remat" not in plain and "checkpoint" not in plain
+    for name in set(REMATS) - {"none"}:
+        program, found = gradient(name)
+        assert "remat" in program or "checkpoint" in program
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, wanted
+        )
+    with pytest.raises(ValueError, match="remat 'some' is not known; there is: none, full, dots"):
+        gradient("some")
+
+
+def test_dropout_keeps_the_mean_and_zeroes_its_share():
+    x = jnp.ones((4, 50, 100))
+    key = jax.random.key(0)
+    thin = Dropout(0.25, key)
+    out = np.asarray(thin(x, 0))
+    assert abs((out == 0).mean() - 0.25) < 0.01
+    np.testing.assert_allclose(out[out != 0], 1 / 0.75, rtol=1e-6)
+    np.testing.assert_array_equal(out, Dropout(0.25, key)(x, 0))
+    assert (out != thin(x, 1)).any() and (out != Dropout(0.25, jax.random.key(1))(x, 0)).any()
+    assert Dropout(0.25, key)(x.astype(jnp.bfloat16), 0).dtype == jnp.bfloat16

@@ -52,8 +52,6 @@ from train.loop import Evaluator, LoopConfig, Probes
 from train.model import Model
 from train.task import Task
 
-EVALUATION_PAGES = 16
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -105,7 +103,7 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
     dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
-    pages = Pages(heldout(data.page), EVALUATION_PAGES)
+    pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, dataset, loop, Reconstructions(pages))
 
 
@@ -125,7 +123,7 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     transform = functools.partial(recogniser_example, config=task.model)
     source = open_source(data, Pages)
     dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
-    pages = Pages(heldout(data.page), 4 * EVALUATION_PAGES)
+    pages = Pages(heldout(data.page), 4 * data.num_evaluation_pages)
     return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
 
@@ -164,7 +162,7 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
             chosen = print_codes(probes, codes, masked, given, keys, press=press)
             return np.asarray(tokenizer.probes["decode"](chosen))
 
-        evaluate = PrintedPages(Pages(heldout(page), EVALUATION_PAGES), printed)
+        evaluate = PrintedPages(Pages(heldout(page), data.num_evaluation_pages), printed)
     return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, evaluate)
 
 
@@ -175,7 +173,7 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         open_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed
     )
     plates = _plates(data, task.model)
-    pages = Plans(heldout(data.page), EVALUATION_PAGES)
+    pages = Plans(heldout(data.page), data.num_evaluation_pages)
     evaluate = PlannedPages(pages, lambda probes, prompts: plan_pages(probes, prompts, plates))
     return Run(task, dataset, loop, evaluate)
 

@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 4000,
                 "batch_size": 4,
+                "num_evaluation_pages": 16,
                 "codes": "runs/demo/codes",
                 "tokenizer": "runs/demo/tokenizer",
             },

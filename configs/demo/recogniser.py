@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 40000,
                 "batch_size": 4,
+                "num_evaluation_pages": 16,
                 "folder": "",
                 "skip_bad": False,
             },

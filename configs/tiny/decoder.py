@@ -16,6 +16,11 @@ def get_config() -> ConfigDict:
     config = demo.get_config()
     config.model.blocks.update(width=16, num_layers=2, num_kv_heads=4, head_size=8, hidden=32)
     config.model.num_codes = 12
-    config.data.update(num_pages=16, codes="runs/tiny/codes", tokenizer="runs/tiny/tokenizer")
+    config.data.update(
+        num_evaluation_pages=2,
+        num_pages=16,
+        codes="runs/tiny/codes",
+        tokenizer="runs/tiny/tokenizer",
+    )
     config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1)
     return config

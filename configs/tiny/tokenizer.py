@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     config = demo.get_config()
     config.model.backbone.update(width=32, hidden=48)
     config.model.quantizer.num_codes = 12
-    config.data.update(num_pages=16)
+    config.data.update(num_evaluation_pages=2, num_pages=16)
     config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1, eval_every_steps=0)
     return config

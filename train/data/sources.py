@@ -84,7 +84,7 @@ class DataConfig:
     the images of a `folder` (see folders.py), without its bad records if `skip_bad`.
 
     A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
-    prints ("" for neither).
+    prints ("" for neither). `num_evaluation_pages` held-out ones are looked at while it trains.
     """
 
     page: PageStyle
@@ -94,6 +94,7 @@ class DataConfig:
     tokenizer: str = ""
     folder: str = ""
     skip_bad: bool = False
+    num_evaluation_pages: int = 16
 
 
 def heldout(style: PageStyle) -> PageStyle:

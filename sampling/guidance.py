@@ -55,6 +55,7 @@ def guided_step(step: StepFn, scale: float) -> StepFn:
 
     def both(at: Array, before: Array, state: Any) -> tuple[Array, Any]:
         logits, state = step(at, doubled(before, before, scale), state)
-        return combine(*jnp.split(logits, 2), scale), state
+        told, untold = jnp.split(logits, 2)
+        return combine(told, untold, scale), state
 
     return both

@@ -74,7 +74,8 @@ def test_every_walk_under_a_prompt_ends_valid_with_its_quotes_verbatim(strings, 
 
 def test_walks_without_a_prompt_are_valid():
     for seed in range(40):
-        decode(walk(Grammar(Limits(max_ids=200)), random.Random(seed), prefer=("end", "style")))
+        ids = walk(Grammar(Limits(max_ids=200)), random.Random(seed), prefer=("end", "style"))
+        assert encode(decode(ids)) == ids
 
 
 @given(st.integers(0, 10**6))

@@ -90,3 +90,18 @@ def _choices(logits: Float[Array, "B Q Z"]) -> Float[Array, "B Q V"]:
     patterns = (np.arange(2**width)[:, None] >> np.arange(width)) & 1
     chosen = jnp.einsum("BQZ,VZ->BQV", logits, jnp.array(patterns, logits.dtype))
     return jnp.exp(chosen - jax.nn.softplus(logits).sum(axis=-1, keepdims=True))
+
+
+def weighed(
+    config: BitsConfig,
+    miss: Float[Array, "B y x Z"],
+    position: Float[Array, ""],
+    batch: Float[Array, ""],
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of commitment and entropies, and its parts for the log; `miss` is the input less
+    its (stopped) values."""
+    commitment = jnp.square(miss).mean()
+    entropy = position - config.diversity * batch
+    loss = config.commitment * commitment + config.entropy * entropy
+    scalars = {"commitment": commitment, "position_entropy": position, "batch_entropy": batch}
+    return loss, scalars

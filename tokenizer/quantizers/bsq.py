@@ -15,11 +15,17 @@ code divides weight and temperature by the same number).
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tokenizer.quantizers.bits import BitsConfig, marginal_entropy, pack, position_entropy, signs
+from tokenizer.quantizers.bits import (
+    BitsConfig,
+    marginal_entropy,
+    pack,
+    position_entropy,
+    signs,
+    weighed,
+)
 from tokenizer.quantizers.contract import Quantized, straight_through, unit
 
 
@@ -38,13 +44,11 @@ class BSQ(nnx.Module):
         config, u = self.config, unit(z)
         codes = pack(u > 0, self.num_codes)
         target = self.lookup(codes)
-        commitment = jnp.square(u - jax.lax.stop_gradient(target)).mean()
         logits = 4.0 * u / (config.temperature * self.width**0.5)
         position = position_entropy(logits, self.num_codes)
         batch = marginal_entropy(logits, self.num_codes)
-        entropy = position - config.diversity * batch
-        loss = config.commitment * commitment + config.entropy * entropy
-        scalars = {"commitment": commitment, "position_entropy": position, "batch_entropy": batch}
+        miss = u - jax.lax.stop_gradient(target)
+        loss, scalars = weighed(config, miss, position, batch)
         return Quantized(straight_through(u, target), codes, loss, scalars)
 
     def lookup(self, codes: Int[Array, "B y x Q"]) -> Float[Array, "B y x Z"]:

@@ -15,11 +15,17 @@ codes, and the softer temperature 0.1 (theirs is 0.01) lets bits feel them farth
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tokenizer.quantizers.bits import BitsConfig, joint_entropy, pack, position_entropy, signs
+from tokenizer.quantizers.bits import (
+    BitsConfig,
+    joint_entropy,
+    pack,
+    position_entropy,
+    signs,
+    weighed,
+)
 from tokenizer.quantizers.contract import Quantized, straight_through
 
 
@@ -37,13 +43,11 @@ class LFQ(nnx.Module):
         config = self.config
         codes = pack(z > 0, self.num_codes)
         target = self.lookup(codes)
-        commitment = jnp.square(z - jax.lax.stop_gradient(target)).mean()
         logits = 4.0 * z / config.temperature
         position = position_entropy(logits, self.num_codes)
         batch = joint_entropy(logits, self.num_codes)
-        entropy = position - config.diversity * batch
-        loss = config.commitment * commitment + config.entropy * entropy
-        scalars = {"commitment": commitment, "position_entropy": position, "batch_entropy": batch}
+        miss = z - jax.lax.stop_gradient(target)
+        loss, scalars = weighed(config, miss, position, batch)
         return Quantized(straight_through(z, target), codes, loss, scalars)
 
     def lookup(self, codes: Int[Array, "B y x Q"]) -> Float[Array, "B y x Z"]:

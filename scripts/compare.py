@@ -5,6 +5,9 @@
 The variants file has `CONFIG` (a path), `VARIANTS` (name -> overrides) and `COLUMNS` (metrics to
 show). Each variant is timed for a few steps, then trained for as many as fit the budget, with
 schedules as long as that; finished variants are not run again. One comparison at a time.
+
+Seconds are of processor time on a CPU, so that neighbours on the machine take nothing from a
+variant, and of wall-clock time on an accelerator.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ from train.loop import Probes, train
 PROBE_STEPS = 40  # timed after as many that compile and warm up
 
 
+def clock() -> float:
+    """Seconds since some moment: spent by this process on a CPU, else passed."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.monotonic()
+
+
 def seconds_per_step(config: Any, folder: Path) -> float:
     """The time of a step once it is compiled."""
     probe = config.copy_and_resolve_references()
@@ -37,7 +45,7 @@ def seconds_per_step(config: Any, folder: Path) -> float:
     run, marks = pipeline.run(probe), []
 
     def mark(step: int, probes: Probes) -> Evaluation:
-        marks.append(time.monotonic())
+        marks.append(clock())
         return Evaluation({})
 
     train(run.task, run.dataset, run.loop, folder, evaluate=mark)
@@ -51,9 +59,9 @@ def train_variant(config: Any, folder: Path, *, seconds: float) -> dict[str, flo
     config.loop.update(save_every_steps=0, eval_every_steps=0)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
     run = pipeline.run(config)
-    begin = time.monotonic()
+    begin = clock()
     train(run.task, run.dataset, run.loop, folder, evaluate=run.evaluate)
-    spent = time.monotonic() - begin
+    spent = clock() - begin
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = next(row for row in reversed(rows) if any(k.startswith("eval/") for k in row))
     found = {k.removeprefix("eval/"): v for k, v in last.items()}

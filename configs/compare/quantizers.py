@@ -3,7 +3,8 @@
     python scripts/compare.py --variants configs/compare/quantizers.py --seconds 600 --out DIR
 
 Every variant has the demo's patch backbone at f8 unless its name says otherwise; a name gives codes
-a position x values a code. Hardware: two CPU cores. Measured: see LOG.md.
+a position x values a code, mostly 144 bits in all. Those with text features need the recogniser of
+`configs/demo/recogniser.py`, trained. Hardware: one CPU core. Measured: see LOG.md.
 """
 
 CONFIG = "configs/demo/tokenizer.py"
@@ -17,21 +18,29 @@ def _product(part: str, num_codes: int, *more: str) -> list[str]:
 
 
 _CODEBOOK = f"{_Q}.codebook"
+_PLAIN = f"{_CODEBOOK}.cosine=False"
+_NINE_BITS = f"{_CODEBOOK}.size=512"
+_F16 = "--config.model.backbone.downsampling=16"
+_EDGES, _FEATURES = "--config.losses.text_edges=1.0", "--config.losses.text_features=1.0"
 VARIANTS = {
     "fsq 48x8": [],
+    "fsq 48x8, text edges": [_EDGES],
     "fsq 16x512": _product("fsq", 16, f"{_Q}.levels=(8,8,8)"),
-    "cosine vq 8x1024": _product("vq", 8),
-    "ema vq 8x1024": _product("vq", 8, f"{_CODEBOOK}.learning=ema", f"{_CODEBOOK}.cosine=False"),
-    "ibq 8x1024": _product("ibq", 8),
+    "cosine vq 16x512": _product("vq", 16, _NINE_BITS),
+    "ema vq 16x512": _product("vq", 16, _NINE_BITS, f"{_CODEBOOK}.learning=ema", _PLAIN),
+    "ibq 16x512": _product("ibq", 16, _NINE_BITS),
     "bsq 16x512": _product("bsq", 16, f"{_Q}.bits.bits=9"),
     "lfq 16x512": _product("lfq", 16, f"{_Q}.bits.bits=9"),
-    "residual vq 8x1024": [
-        f"{_Q}.name=residual", f"{_Q}.part=vq", f"{_Q}.num_codes=8", f"{_CODEBOOK}.cosine=False",
-        f"{_CODEBOOK}.width=32",
+    "residual vq 16x512": [
+        f"{_Q}.name=residual", f"{_Q}.part=vq", f"{_Q}.num_codes=16", _PLAIN, _NINE_BITS,
+        f"{_CODEBOOK}.width=128",
     ],
-    "cosine vq 1x1024": _product("vq", 1),
-    "cosine vq 2x1024": _product("vq", 2),
-    "cosine vq 4x1024": _product("vq", 4),
-    "fsq 48x8 f16": ["--config.model.backbone.downsampling=16"],
-    "fsq 192x8 f16": ["--config.model.backbone.downsampling=16", f"{_Q}.num_codes=192"],
+    "fsq 48x8, f16": [_F16],
+    "fsq 192x8, f16": [_F16, f"{_Q}.num_codes=192"],
+    "cosine vq 8x512": _product("vq", 8, _NINE_BITS),
+    "cosine vq 4x512": _product("vq", 4, _NINE_BITS),
+    "cosine vq 2x512": _product("vq", 2, _NINE_BITS),
+    "cosine vq 1x512": _product("vq", 1, _NINE_BITS),
+    "fsq 48x8, text features": [_FEATURES],
+    "fsq 48x8, text edges and features": [_EDGES, _FEATURES],
 }  # fmt: skip

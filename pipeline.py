@@ -37,6 +37,7 @@ from sampling.printing import Press, print_codes
 from tokenizer.critic import CriticConfig
 from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
+from tokenizer.perceptual import PerceptualConfig, perceptual_of
 from tokenizer.recogniser import Frozen, RecogniserConfig, RecogniserTask
 from tokenizer.recogniser import example as recogniser_example
 from tokenizer.task import LossConfig, TokenizerTask
@@ -102,6 +103,9 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         transform = functools.partial(boxed_example, max_lines=text.max_lines)
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
+    if task.losses.perceptual:
+        perceptual = build(PerceptualConfig, config.perceptual, path="config.perceptual")
+        task = dataclasses.replace(task, perceptual=perceptual_of(perceptual))
     dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, dataset, loop, Reconstructions(pages))

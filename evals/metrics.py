@@ -1,4 +1,4 @@
-"""Scores as pure functions: of words, of pixels, of codes."""
+"""Scores as pure functions: of words and of pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from skimage.metrics import structural_similarity
 
 _FOLDED = str.maketrans("‐‑‒–—−‘’“”", "------''\"\"")
@@ -71,19 +71,3 @@ def ssim(a: UInt8[np.ndarray, "B Y X C"], b: UInt8[np.ndarray, "B Y X C"]) -> fl
     """Structural similarity (Wang et al. 2004), averaged over pages."""
     pairs = zip(a, b, strict=True)
     return float(np.mean([structural_similarity(x, y, channel_axis=-1) for x, y in pairs]))
-
-
-def code_use(codes: Int[np.ndarray, "B y x Q"], codebook_size: int) -> dict[str, float]:
-    """`usage` (share of codes that occur), `perplexity` and `dead_codes`, averaged over Q.
-
-    `dead_codes` counts, over all Q, the values that never occur.
-    """
-    flat = codes.reshape(-1, codes.shape[-1])
-    counts = np.stack([np.bincount(column, minlength=codebook_size) for column in flat.T])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(axis=1)
-    return {
-        "usage": float((counts > 0).mean()),
-        "perplexity": float(np.exp(entropy).mean()),
-        "dead_codes": float((counts == 0).sum()),
-    }

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from evals.metrics import code_use, psnr_db, ssim, word_accuracy
+from evals.health import alarms, code_use
+from evals.metrics import psnr_db, ssim, word_accuracy
 from evals.readers import RapidReader
 from train.log import Evaluation
 from train.loop import Probes
@@ -23,7 +24,8 @@ class Reconstructions:
         self._reader = RapidReader()
 
     def __call__(self, step: int, probes: Probes) -> Evaluation:
-        """PSNR, SSIM, use of codes, and the share of words that can still be read."""
+        """PSNR, SSIM, use of codes, and the share of words that can still be read; it raises the
+        alarm when the codebook has collapsed."""
         records = [self._source[i] for i in range(len(self._source))]
         pages = np.stack([record["pixels"] for record in records])
         codes = np.asarray(probes["encode"](pages))
@@ -39,4 +41,4 @@ class Reconstructions:
         }
         shown = zip(pages[:_PICTURES], again[:_PICTURES], strict=True)
         sheet = np.concatenate([np.concatenate(pair, axis=0) for pair in shown], axis=1)
-        return Evaluation(scalars, {"reconstructions": sheet})
+        return Evaluation(scalars, {"reconstructions": sheet}, alarms(codes, size))

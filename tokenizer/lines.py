@@ -80,11 +80,32 @@ def inside(boxes: Float[Array, "B lines 4"], size: tuple[int, int]) -> Bool[Arra
 
 
 def filled_px(
-    boxes: Float[Array, "B lines 4"], height_px: int, width_px: int
+    boxes: Float[Array, "B lines 4"],
+    height_px: int,
+    width_px: int,
+    *,
+    stretch: Float[Array, "B lines"] | float = 1.0,
 ) -> Float[Array, "B lines"]:
-    """How many columns a line fills once it is `height_px` high, at most `width_px`."""
+    """How many columns a line fills once it is `height_px` high and its width `stretch`ed, at most
+    `width_px`."""
     zoomed = boxes[..., 2] * height_px / jnp.maximum(boxes[..., 3], 1e-3)
-    return jnp.minimum(zoomed, width_px)
+    return jnp.minimum(zoomed * stretch, width_px)
+
+
+def jittered(
+    key: Array, boxes: Float[Array, "B lines 4"], rate: float
+) -> tuple[Float[Array, "B lines 4"], Float[Array, "B lines"]]:
+    """Boxes as if they had been measured less well, and how far to stretch each line.
+
+    Top and height move by up to `rate` / 4 of the height, the left edge by as much; the stretch is
+    1 / (1 + rate) to 1 + rate, uniform in its logarithm.
+    """
+    by = jax.random.uniform(key, (4, *boxes.shape[:2]), minval=-1.0, maxval=1.0)
+    left, top, width, height = (boxes[..., i] for i in range(4))
+    step = height * rate / 4
+    moved = (left + by[0] * step, top + by[1] * step, width, height + by[2] * step)
+    there = (width > 0)[..., None]
+    return jnp.where(there, jnp.stack(moved, axis=-1), boxes), (1.0 + rate) ** by[3]
 
 
 def taps(
@@ -108,14 +129,16 @@ def crop(
     *,
     height_px: int,
     width_px: int,
+    stretch: Float[Array, "B lines"] | float = 1.0,
 ) -> Float[Array, "B lines y x C"]:
-    """Every line at `height_px` rows, its shape kept, with zeros past its end.
+    """Every line at `height_px` rows, its shape kept but for the `stretch` of its width, with zeros
+    past its end.
 
     A line that would be wider than `width_px` is squeezed to it. Two products with matrices that
     are nearly all zeros: a gather of four taps a pixel would be slower on every device.
     """
     left, top, width, height = (boxes[..., i] for i in range(4))
-    columns = filled_px(boxes, height_px, width_px)
+    columns = filled_px(boxes, height_px, width_px, stretch=stretch)
     down = taps(top, height / height_px, height_px, pixels.shape[1])
     across = taps(left, width / jnp.maximum(columns, 1.0), width_px, pixels.shape[2])
     across = across * (jnp.arange(width_px) < columns[..., None])[..., None]

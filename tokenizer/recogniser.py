@@ -23,7 +23,15 @@ from layers.axes import constrain
 from layers.block import Stack
 from layers.einsum import Einsum
 from layers.norm import RMSNorm
-from tokenizer.lines import BLANK, crop, filled_px, line_boxes, line_bytes, steps_needed
+from tokenizer.lines import (
+    BLANK,
+    crop,
+    filled_px,
+    jittered,
+    line_boxes,
+    line_bytes,
+    steps_needed,
+)
 from tokenizer.pixels import as_float
 
 SYMBOLS = 257  # the blank and every byte
@@ -32,7 +40,12 @@ SYMBOLS = 257  # the blank and every byte
 @dataclasses.dataclass(frozen=True)
 class RecogniserConfig:
     """Lines are seen at `height_px` rows and at most `width_px` columns, in strips of `strip_px`;
-    `max_lines` of a page and `max_bytes` of a line are what a batch has room for."""
+    `max_lines` of a page and `max_bytes` of a line are what a batch has room for.
+
+    So that typefaces which training never saw are read too, training stretches and shifts lines by
+    `jitter` (see `tokenizer.lines.jittered`) and makes their strokes up to `stroke_jitter` of the
+    way to one pixel thinner or thicker; 0 leaves lines as they are.
+    """
 
     height_px: int = 24
     width_px: int = 156
@@ -42,12 +55,19 @@ class RecogniserConfig:
     num_blocks: int = 3
     max_lines: int = 6
     max_bytes: int = 20
+    jitter: float = 0.0
+    stroke_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width_px % self.strip_px:
             raise ValueError(
                 f"width_px {self.width_px} is not a multiple of strip_px {self.strip_px}; "
                 "change one of them"
+            )
+        if self.jitter < 0 or not 0 <= self.stroke_jitter <= 1:
+            raise ValueError(
+                f"jitter {self.jitter} must be at least 0, and stroke_jitter {self.stroke_jitter} "
+                "from 0 to 1"
             )
 
     @property
@@ -92,6 +112,19 @@ def ink(
     mean = square / (columns[..., 0] * lines.shape[1])
     length = jnp.square(towards).sum(axis=-1)
     return along * jax.lax.rsqrt(mean + eps * length + eps**3)
+
+
+def reweighted(
+    key: Array, lines: Float[Array, "B Y X"], rate: float, *, eps: float = 1e-6
+) -> Float[Array, "B Y X"]:
+    """Ink with strokes thinner or thicker by up to `rate` of the way to the least or the greatest
+    of each pixel's neighbours, at unit root mean square again."""
+    square = (1, 3, 3), (1, 1, 1), "SAME"
+    thick = jax.lax.reduce_window(lines, -jnp.inf, jax.lax.max, *square) - lines
+    thin = jax.lax.reduce_window(lines, jnp.inf, jax.lax.min, *square) - lines
+    by = rate * jax.random.uniform(key, (len(lines), 1, 1), minval=-1.0, maxval=1.0)
+    changed = lines + jax.nn.relu(by) * thick + jax.nn.relu(-by) * thin
+    return changed * jax.lax.rsqrt(jnp.square(changed).mean(axis=(1, 2), keepdims=True) + eps)
 
 
 def with_neighbours(x: Float[Array, "B T D"]) -> Float[Array, "B T I"]:
@@ -140,15 +173,27 @@ class Recogniser(nnx.Module):
         self.norm = RMSNorm(config.width)
         self.head = Einsum("BTD,DV->BTV", sizes, rngs=rngs)
 
-    def __call__(self, pixels: Float[Array, "B Y X C"], boxes: Float[Array, "B lines 4"]) -> Seen:
-        """The lines of pages (float32 in [-1, 1]) in boxes."""
+    def __call__(
+        self,
+        pixels: Float[Array, "B Y X C"],
+        boxes: Float[Array, "B lines 4"],
+        *,
+        key: Array | None = None,
+    ) -> Seen:
+        """The lines of pages (float32 in [-1, 1]) in boxes; with a `key` as training jitters
+        them."""
         config = self.config
         height, width, strip = config.height_px, config.width_px, config.strip_px
         B, count = boxes.shape[:2]
-        lines = crop(pixels, boxes, height_px=height, width_px=width)
+        stretch: Float[Array, "B lines"] | float = 1.0
+        if key is not None and config.jitter:
+            boxes, stretch = jittered(jax.random.fold_in(key, 0), boxes, config.jitter)
+        lines = crop(pixels, boxes, height_px=height, width_px=width, stretch=stretch)
         lines = lines.reshape(B * count, height, width, -1)
-        columns = filled_px(boxes, height, width).reshape(-1, 1)
+        columns = filled_px(boxes, height, width, stretch=stretch).reshape(-1, 1)
         seen = ink(lines, jnp.arange(width) < columns)
+        if key is not None and config.stroke_jitter:
+            seen = reweighted(jax.random.fold_in(key, 1), seen, config.stroke_jitter)
         seen = seen.reshape(-1, height, config.num_strips, strip).transpose(0, 2, 1, 3)
         filled = jnp.arange(config.num_strips) * strip < columns
         # Never all zeros, where a norm's gradient is a thousandfold.
@@ -191,10 +236,10 @@ class RecogniserTask:
     def loss(
         self, model: Recogniser, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """CTC's negative log-likelihood in nats a byte, over the lines there are; `key` is
-        unused."""
+        """CTC's negative log-likelihood in nats a byte, over the lines there are, jittered by
+        `key`."""
         boxes, targets = batch["line_boxes"], batch["line_bytes"]
-        logits = model(as_float(batch["pixels"]), boxes).logits
+        logits = model(as_float(batch["pixels"]), boxes, key=key).logits
         logits = logits.reshape(-1, *logits.shape[2:]).astype(jnp.float32)
         targets = targets.reshape(-1, targets.shape[-1])
         bare = (targets == BLANK).astype(jnp.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from layers.losses import reconstruction
 from tokenizer.critic import Critic, CriticConfig, contest
 from tokenizer.model import Tokenizer, TokenizerConfig
+from tokenizer.perceptual import Perceptual
 from tokenizer.pixels import as_bytes, as_float
 from tokenizer.recogniser import Frozen
 from tokenizer.text_loss import edges, features
@@ -24,7 +26,8 @@ class LossConfig:
     """Weights of the reconstruction terms over pixels in [-1, 1].
 
     `text_edges` and `text_features` weigh the terms of `tokenizer/text_loss.py` in the boxes of the
-    lines; where both are 0, batches need no boxes.
+    lines; where both are 0, batches need no boxes. `perceptual` weighs LPIPS
+    (`tokenizer/perceptual.py`).
     """
 
     l1: float = 1.0
@@ -32,6 +35,7 @@ class LossConfig:
     charbonnier: float = 0.0
     text_edges: float = 0.0
     text_features: float = 0.0
+    perceptual: float = 0.0
 
     @property
     def has_text(self) -> bool:
@@ -48,12 +52,14 @@ def perplexity(codes: Int[Array, "B y x Q"], codebook_size: int) -> Float[Array,
 @dataclasses.dataclass(frozen=True)
 class TokenizerTask:
     """Reconstruct pages. A batch holds `pixels` uint8 [B Y X C], and `line_boxes` [B lines 4] for a
-    text loss, whose features are those of the frozen `recogniser`."""
+    text loss, whose features are those of the frozen `recogniser`. Without a `perceptual` network
+    that loss is off."""
 
     model: TokenizerConfig
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
     recogniser: Frozen | None = None
+    perceptual: Perceptual | None = None
 
     def init(self, rngs: nnx.Rngs) -> Tokenizer:
         """A fresh tokenizer, and its critic if there is one."""
@@ -69,13 +75,13 @@ class TokenizerTask:
         decides the quantizer's starts and restarts."""
         pixels = as_float(batch["pixels"])
         out = model(pixels, key=key)
-        terms = self.text_terms(pixels, batch)
+        terms = self.terms(pixels, batch)
         weights = dataclasses.asdict(self.losses)
         plain = {name: weights[name] for name in ("l1", "l2", "charbonnier")}
 
         def miss(painted: Float[Array, "B Y X C"]) -> Float[Array, ""]:
-            text = sum(weights[name] * term(painted) for name, term in terms.items())
-            return reconstruction(painted - pixels, **plain) + text
+            others = sum(weights[name] * term(painted) for name, term in terms.items())
+            return reconstruction(painted - pixels, **plain) + others
 
         loss = miss(out.pixels) + out.quantized.loss
         codes = out.quantized.codes
@@ -90,14 +96,17 @@ class TokenizerTask:
             loss, scalars = loss + added, {**scalars, **played}
         return loss, scalars
 
-    def text_terms(
+    def terms(
         self, pixels: Float[Array, "B Y X C"], batch: Mapping[str, Array]
     ) -> dict[str, Callable[[Float[Array, "B Y X C"]], Float[Array, ""]]]:
-        """The text losses that have a weight, by name, as functions of the painted page.
+        """The losses by text and by perception that have a weight, by name, as functions of the
+        painted page.
 
         Raises `ValueError` for features without a recogniser.
         """
-        terms = {}
+        terms: dict[str, Callable[[Float[Array, "B Y X C"]], Float[Array, ""]]] = {}
+        if self.losses.perceptual and self.perceptual is not None:
+            terms["perceptual"] = functools.partial(self.perceptual, pixels)
         if self.losses.text_edges:
             terms["text_edges"] = lambda painted: edges(painted - pixels, batch["line_boxes"])
         if self.losses.text_features:

@@ -7,11 +7,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -19,10 +20,12 @@ from tqdm import tqdm
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluator found: numbers, and pictures as uint8 [Y X 3]."""
+    """What an evaluator found: numbers, pictures as uint8 [Y X 3], and alarms, each a sentence that
+    a person should read."""
 
     scalars: Mapping[str, float]
     pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    alarms: Sequence[str] = ()
 
 
 def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
@@ -98,8 +101,12 @@ class Log:
         self._file.flush()
 
     def evaluation(self, step: int, found: Evaluation) -> None:
-        """Record an evaluation's numbers, and its pictures as PNG files."""
-        self.scalars(step, {f"eval/{k}": float(v) for k, v in found.scalars.items()})
+        """Record an evaluation's numbers, and its pictures as PNG files; say its alarms."""
+        values = {f"eval/{k}": float(v) for k, v in found.scalars.items()}
+        self.scalars(step, {**values, "eval/num_alarms": float(len(found.alarms))})
+        for alarm in found.alarms:
+            logging.warning("step %d of %s: %s", step, self.workdir.name, alarm)
+            self._board.add_text("alarm", alarm, step)
         folder = self.workdir / "pictures"
         for name, picture in found.pictures.items():
             folder.mkdir(exist_ok=True)

@@ -41,7 +41,9 @@ def get_config() -> ConfigDict:
             "model": MODEL,
             "losses": {
                 "l1": 1.0, "l2": 0.0, "charbonnier": 0.0, "text_edges": 0.0, "text_features": 0.0,
+                "perceptual": 0.0,
             },
+            "perceptual": {"weights": ""},
             "text": {"recogniser": "runs/demo/recogniser", "max_lines": 6},
             "critic": {
                 "weight": 0.0, "start_step": 0, "loss": "hinge", "adaptive": True, "lecam": 0.0,

@@ -14,8 +14,8 @@ from blueprint.typeset import PLAIN_FONT, load_font
 from evals import report
 from evals.attribution import attribute
 from evals.benchmarks import pages
+from evals.health import alarms, code_use
 from evals.metrics import (
-    code_use,
     normalise,
     psnr_db,
     ssim,
@@ -49,8 +49,21 @@ def test_pictures_and_codes_are_measured():
     assert psnr_db(black, black) == float("inf") and ssim(black, black) == pytest.approx(1.0)
     codes = np.array([0, 0, 1, 1]).reshape(1, 2, 2, 1)
     assert code_use(codes, 4) == {
-        "usage": 0.5, "perplexity": pytest.approx(2.0), "dead_codes": 2.0,
+        "usage": 0.5, "perplexity": pytest.approx(2.0), "least_perplexity": pytest.approx(2.0),
+        "dead_codes": 2.0,
     }  # fmt: skip
+
+
+def test_a_collapsed_codebook_raises_the_alarm():
+    rng = np.random.default_rng(0)
+    alive = rng.integers(0, 512, (4, 8, 8, 3))  # 256 of 512 draws: half of the codes are unseen
+    assert alarms(alive, 512) == ()
+    few = np.where(np.arange(3) == 1, alive % 20, alive)  # one of three codes keeps 20 values
+    (said,) = alarms(few, 512)
+    assert "of 1 of 3 codes of a position the usage is below 0.1 (least 0.0992)" in said
+    one = np.where(rng.random((4, 8, 8, 1)) < 0.05, 1, np.zeros((1, 1, 1, 1), int))
+    (said,) = alarms(one, 2)  # both values occur, but one of them hardly
+    assert "the perplexity is below 1.5" in said and "take fsq" in said
 
 
 def test_the_reader_reads_small_print_where_it_stands(reader):

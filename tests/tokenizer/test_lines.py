@@ -13,6 +13,7 @@ from tokenizer.lines import (
     crop,
     filled_px,
     inside,
+    jittered,
     line_boxes,
     line_bytes,
     steps_needed,
@@ -87,6 +88,25 @@ def test_whole_pixels_are_copied_and_large_ones_averaged():
     assert seen.min() > 0.1 and seen.max() < 0.4  # every pixel counts
     edge = taps(jnp.array([[0.0]]), jnp.array([[0.5]]), 4, 128)[0, 0]
     assert float((edge @ ramp)[0]) == 0
+
+
+def test_jitter_moves_boxes_a_little_and_stretches_lines():
+    """At a rate of .2 edges move by up to a twentieth of the height, lines stretch by up to a fifth
+    each way; where there is no line there is still none."""
+    boxes = jnp.tile(jnp.array([[20.0, 40.0, 60.0, 20.0], [0.0, 0.0, 0.0, 0.0]]), (64, 1, 1))
+    moved, stretch = jittered(jax.random.key(0), boxes, 0.2)
+    apart = np.asarray(moved - boxes)[:, 0]
+    assert (np.abs(apart).max(axis=0) <= 1).all() and (apart[:, 2] == 0).all()
+    assert (apart[:, [0, 1, 3]].min(axis=0) < -0.8).all() and (
+        apart.max(axis=0)[[0, 1, 3]] > 0.8
+    ).all()
+    assert (np.asarray(moved)[:, 1] == 0).all()
+    assert 1 / 1.2 <= stretch.min() < 0.87 and 1.15 < stretch.max() <= 1.2
+    columns = filled_px(boxes[:1], 24, 216, stretch=jnp.array([[1.2, 1.0]]))
+    np.testing.assert_allclose(columns, [[86.4, 0.0]], rtol=1e-5)
+    ramp = jnp.broadcast_to(jnp.arange(128.0)[None, None, :, None], (1, 128, 128, 1))
+    cut = crop(ramp, boxes[:1], **SIZE, stretch=jnp.array([[1.2, 1.0]]))[0, 0, 0, :, 0]
+    np.testing.assert_allclose(cut[:86], 19.5 + (np.arange(86) + 0.5) * 60 / 86.4, atol=1e-2)
 
 
 def test_gradients_reach_the_box_and_a_pixel_around_it_only():

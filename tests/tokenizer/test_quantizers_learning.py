@@ -13,9 +13,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from layers.axes import use_rules
 from tests.tokenizer.menu import EMA, KINDS, batch, trainer
+from tests.tokenizer.test_backbones import TINY
+from tests.tokenizer.test_critic import SMALL
 from tests.train.test_loop import flat
 from tests.train.toys import loop_config, pages
-from tokenizer.backbones import BackboneConfig
 from tokenizer.model import QuantizerConfig, TokenizerConfig, make_quantizer
 from tokenizer.task import TokenizerTask
 from train import loop
@@ -100,14 +101,17 @@ def test_one_device_agrees_with_eight(name):
 
 def test_a_run_cut_short_ends_in_the_same_bits(tmp_path, monkeypatch):
     """Saved at step 3, cut short at step 4, continued to step 6: every parameter, statistic,
-    average and moment has the bits of an undisturbed run, restarts included. (One compiled program
-    serves the three; tests/train/test_tasks_kill.py kills processes.)"""
+    average and moment has the bits of an undisturbed run, restarts and a critic that starts at
+    step 2 included. (One compiled program serves the three; tests/train/test_tasks_kill.py kills
+    processes.)"""
     devices = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda *_: devices[:1])
     codebook = dataclasses.replace(EMA, decay=0.5, restart_below=0.5)
     quantizer = QuantizerConfig("vq", num_codes=1, codebook=codebook)
-    task = TokenizerTask(TokenizerConfig(BackboneConfig(width=16, hidden=16), quantizer))
-    optimizers = {name: OptimizerConfig("adamw", 2e-3) for name in ("hidden", "rest")}
+    critic = dataclasses.replace(SMALL, start_step=2, adaptive=True)
+    model = TokenizerConfig(TINY["patch"], quantizer)
+    task = TokenizerTask(model, critic=critic)
+    optimizers = {name: OptimizerConfig("adamw", 2e-3) for name in ("hidden", "rest", "critic")}
     config = loop_config(6, save_every_steps=3, eval_every_steps=4, optimizers=optimizers)
 
     mesh = meshes.build(config.mesh)
@@ -123,7 +127,8 @@ def test_a_run_cut_short_ends_in_the_same_bits(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "killed" / "checkpoints", identity={}).steps() == [3]
     killed = train(task, pages(), config, tmp_path / "killed")
     calm = train(task, pages(), config, tmp_path / "calm")
-    assert len(jax.tree.leaves(calm.extra)) == 3 and planned.step._cache_size() == 1
+    assert calm.extra["critic"]["steps"] == 6 and calm.extra["critic"]["real"] != 0
+    assert len(jax.tree.leaves(calm.extra)) == 6 and planned.step._cache_size() == 1
     jax.tree.map(np.testing.assert_array_equal, calm, killed)
     rows = [json.loads(row) for row in (tmp_path / "calm" / "metrics.jsonl").open()]
     assert sum(row["quantizer/restarted"] for row in rows) > 0

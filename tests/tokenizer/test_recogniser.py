@@ -14,7 +14,14 @@ from evals.lines import RecognisedLines, text_of
 from layers.axes import axes_tree
 from tests.tokenizer.test_backbones import QUICK, fresh, gradient
 from tokenizer.lines import crop, filled_px
-from tokenizer.recogniser import RecogniserConfig, RecogniserTask, best_path, example, ink
+from tokenizer.recogniser import (
+    RecogniserConfig,
+    RecogniserTask,
+    best_path,
+    example,
+    ink,
+    reweighted,
+)
 from train import mesh as meshes
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages
@@ -82,6 +89,32 @@ def test_ink_looks_alike_in_any_colours():
     assert strength[there].min() > 0.3 and (strength[~there] == 0).all()
 
 
+def test_training_jitters_lines_and_reading_does_not():
+    model = fresh(lambda: TASK.init(nnx.Rngs(0)))
+    jitter = dataclasses.replace(SMALL, jitter=0.25, stroke_jitter=0.7)
+    shaken = RecogniserTask(jitter)
+    given, keys = batch(), [jax.random.key(i) for i in (0, 0, 1)]
+    other = fresh(lambda: shaken.init(nnx.Rngs(0)))
+    losses = jax.jit(lambda key: shaken.loss(other, given, key)[0], compiler_options=QUICK)
+    first, same, another = (float(losses(key)) for key in keys)
+    assert first == same != another
+    pages = given["pixels"], given["line_boxes"]
+    read = lambda task, model: task.probes()["logits"](model, *pages)  # noqa: E731
+    np.testing.assert_array_equal(read(shaken, other), read(TASK, model))
+
+
+def test_strokes_get_thicker_and_thinner_within_their_neighbours():
+    line = jnp.zeros((64, 9, 21)).at[:, 2:7, 10].set(1.0)
+    changed = np.asarray(reweighted(jax.random.key(0), line, 1.0))
+    np.testing.assert_allclose(np.square(changed).mean(axis=(1, 2)), 1.0, rtol=2e-2)
+    beside = changed[:, 4, 9] / changed[:, 4, 10]  # a stroke of one pixel can only get thicker
+    assert beside.min() == 0 and 0.8 < beside.max() <= 1 and (beside == 0).mean() > 0.3
+    assert np.abs(changed[:, :, 12:]).max() == 0 and np.abs(changed[:, :1]).max() == 0
+    np.testing.assert_allclose(
+        reweighted(jax.random.key(0), line, 0.0), line / np.sqrt(5 / 189), rtol=1e-3
+    )
+
+
 def test_room_for_more_lines_and_bytes_changes_no_loss():
     model = fresh(lambda: TASK.init(nnx.Rngs(0)))
     loss = jax.jit(
@@ -97,6 +130,8 @@ def test_a_line_that_ctc_cannot_write_is_refused():
         [example(record, narrow) for record in records()]
     with pytest.raises(ValueError, match="width_px 100 is not a multiple of strip_px 3"):
         RecogniserConfig(width_px=100)
+    with pytest.raises(ValueError, match=r"stroke_jitter 1\.5 from 0 to 1"):
+        RecogniserConfig(stroke_jitter=1.5)
 
 
 def test_overfits_eight_pages_and_says_so():

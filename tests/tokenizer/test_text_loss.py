@@ -27,12 +27,12 @@ BOTH = LossConfig(text_edges=1.0, text_features=0.5)
 
 
 @functools.cache
-def reader(seed=0):
-    return fresh(lambda: Recogniser(SMALL, rngs=nnx.Rngs(0)), seed)
+def reader(seed=0, config=SMALL):
+    return fresh(lambda: Recogniser(config, rngs=nnx.Rngs(0)), seed)
 
 
-def frozen(weights="a hash"):
-    return Frozen(SMALL, weights, nnx.to_pure_dict(nnx.state(reader())))
+def frozen(config=SMALL, weights="a hash"):
+    return Frozen(config, weights, nnx.to_pure_dict(nnx.state(reader(config=config))))
 
 
 def task(losses=BOTH, **changes):
@@ -120,7 +120,7 @@ def test_off_it_needs_no_boxes_and_without_a_recogniser_it_says_so():
 def test_the_recogniser_is_part_of_a_runs_identity_by_its_hash_alone():
     one = identity(task(recogniser=frozen()), loop_config(3))
     assert one["recogniser"] == {"model": dataclasses.asdict(SMALL), "weights": "a hash"}
-    assert one != identity(task(recogniser=frozen("another")), loop_config(3))
+    assert one != identity(task(recogniser=frozen(weights="another")), loop_config(3))
 
 
 def test_ten_steps_with_both_terms_bring_both_down():

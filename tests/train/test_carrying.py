@@ -49,7 +49,7 @@ def test_variables_that_are_no_parameters_are_carried_saved_and_restored(tmp_pat
     assert set(manifest["versions"]) == {"jax", "flax", "optax", "orbax-checkpoint"}
 
 
-def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path):
+def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path, caplog):
     calls = []
 
     def interrupt(step, probes):
@@ -57,7 +57,7 @@ def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path)
         if len(calls) == 2:
             raise KeyboardInterrupt
         ones = probes["apply"](np.ones((2, 16), np.float32))
-        return Evaluation({"mean": float(ones.mean())})
+        return Evaluation({"mean": float(ones.mean())}, alarms=["it burns"] if step == 9 else [])
 
     config = net_config(10, save_every_steps=4, eval_every_steps=3)
     with pytest.raises(KeyboardInterrupt):
@@ -69,6 +69,8 @@ def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 11))
     assert [row["step"] for row in rows if "eval/mean" in row] == [3, 6, 9, 10]
+    assert [row["step"] for row in rows if row.get("eval/num_alarms")] == [9]
+    assert f"step 9 of {tmp_path.name}: it burns" in caplog.text
     calm = train(NetTask(), vectors(), config, tmp_path / "calm")
     jax.tree.map(np.testing.assert_array_equal, state, calm)
     again = train(NetTask(), None, config, tmp_path)

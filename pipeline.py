@@ -102,7 +102,7 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         transform = functools.partial(boxed_example, max_lines=text.max_lines)
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, dataset, loop, Reconstructions(pages))
 
@@ -122,7 +122,7 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = recogniser_task(config)
     transform = functools.partial(recogniser_example, config=task.model)
     source = open_source(data, Pages)
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), 4 * data.num_evaluation_pages)
     return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
@@ -147,7 +147,7 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
     transform = functools.partial(decoder_example, config=model.conditioning)
     coded = Coded(Plans(page, data.num_pages), Path(data.codes))
-    dataset = batches(coded, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([coded], transform, batch_size=data.batch_size, seed=loop.seed)
     evaluate = None
     if data.tokenizer:
         tokenizer = load_model(Path(data.tokenizer))
@@ -170,7 +170,7 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
     dataset = batches(
-        open_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed
+        [open_source(data, Plans)], transform, batch_size=data.batch_size, seed=loop.seed
     )
     plates = _plates(data, task.model)
     pages = Plans(heldout(data.page), data.num_evaluation_pages)

@@ -16,7 +16,7 @@ def batches(
     sources: Sequence[Any],
     transform: Transform,
     *,
-    weights: Sequence[float] = (),
+    weights: Sequence[float] | None = None,
     batch_size: int,
     seed: int,
     shuffle: bool = True,
@@ -24,10 +24,10 @@ def batches(
     """An endless data set of stacked batches over random-access sources (`__len__`,
     `__getitem__`), mixed record by record.
 
-    `weights` are the sources' shares of the records, without them their sizes are, both to within
-    1 % of the smallest. The order is a pure function of (seed, position): every pass through a
-    source is shuffled anew. Raises `ValueError` when the sources cannot fill one batch, or a weight
-    is missing or not above 0.
+    `weights` are the sources' shares of the records; without any (None, or empty) their sizes are.
+    Grain keeps both to within 1 % of the smallest. The order is a pure function of (seed,
+    position): every pass through a source is shuffled anew. Raises `ValueError` when the sources
+    cannot fill one batch, or a weight is missing or not above 0.
     """
     sizes = [len(source) for source in sources]
     weights = weights or sizes

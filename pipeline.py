@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from blueprint.grammar import Limits
 from blueprint.schema import Blueprint
@@ -45,8 +44,8 @@ from tokenizer.text_loss import TextConfig
 from train.checkpoint import fingerprint, load_weights
 from train.config import ConfigError, build
 from train.data.batching import batches
-from train.data.codes import Coded, read_header, require_same, write_cache
-from train.data.posters.canvas import PageStyle
+from train.data.codes import open_caches, origins, page_px, require_same
+from train.data.encoding import Coder, Encoding
 from train.data.posters.scenes import MAX_TEXTS, OWN_TEXTS
 from train.data.sources import DataConfig, Pages, Plans, heldout, open_source
 from train.loop import Evaluator, LoopConfig, Probes
@@ -56,12 +55,14 @@ from train.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a config comes to: everything that `train.loop.train` takes, but the workdir."""
+    """What a config comes to: everything that `train.loop.train` takes, but the workdir; `data` is
+    what the config's own section does not say of its data."""
 
     task: Task
     dataset: Any
     loop: LoopConfig
     evaluate: Evaluator | None
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -106,7 +107,7 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     if task.losses.perceptual:
         perceptual = build(PerceptualConfig, config.perceptual, path="config.perceptual")
         task = dataclasses.replace(task, perceptual=perceptual_of(perceptual))
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, dataset, loop, Reconstructions(pages))
 
@@ -126,7 +127,7 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = recogniser_task(config)
     transform = functools.partial(recogniser_example, config=task.model)
     source = open_source(data, Pages)
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), 4 * data.num_evaluation_pages)
     return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
@@ -134,28 +135,31 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = decoder_task(config)
     model = task.model
-    header = read_header(Path(data.codes))
-    page = build(PageStyle, header["page"], path="page")
+    if isinstance(data.codes, str) or not data.codes:
+        raise ConfigError("config.data.codes is to be a tuple of code caches, as ('runs/codes',)")
+    caches = open_caches(data.codes)
+    contract, where = caches[0].header["contract"], ", ".join(data.codes)
+    size_px = data.page.height_px, data.page.width_px
     wanted = {
-        "model.num_codes": (model.num_codes, header["contract"]["num_codes"]),
-        "model.codebook_size": (model.codebook_size, header["contract"]["codebook_size"]),
-        "data.page": (data.page, page),
-        "data.num_pages": (data.num_pages, header["num_pages"]),
+        "model.num_codes": (model.num_codes, contract["num_codes"]),
+        "model.codebook_size": (model.codebook_size, contract["codebook_size"]),
+        "data.page (height, width)": (size_px, page_px(contract)),
+        "data.num_pages": (data.num_pages, sum(map(len, caches))),
     }
     for name, (here, there) in wanted.items():
         if here != there:
-            raise ConfigError(f"config.{name} is {here}, but {data.codes} has {there}")
+            raise ConfigError(f"config.{name} is {here}, but {where} has {there}")
     if model.num_classes:
         raise ConfigError("config.model.num_classes: pages have no classes; set it to 0")
-    if model.ordered and len(header["contract"]["levels"]) != 1:
+    if model.ordered and len(contract["levels"]) != 1:
         raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
     transform = functools.partial(decoder_example, config=model.conditioning)
-    coded = Coded(Plans(page, data.num_pages), Path(data.codes))
-    dataset = batches(coded, transform, batch_size=data.batch_size, seed=loop.seed)
+    mixed = functools.partial(batches, caches, transform, weights=data.code_weights)
+    dataset = mixed(batch_size=data.batch_size, seed=loop.seed)
     evaluate = None
     if data.tokenizer:
         tokenizer = load_model(Path(data.tokenizer))
-        require_same(header["contract"], token_contract(tokenizer), where=data.codes)
+        require_same(contract, token_contract(tokenizer), where=where)
 
         def printed(probes: Probes, blueprints: Sequence[Blueprint]) -> np.ndarray:
             given = conditions(tokenizer, model.conditioning, blueprints)
@@ -166,15 +170,16 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
             chosen = print_codes(probes, codes, masked, given, keys, press=press)
             return np.asarray(tokenizer.probes["decode"](chosen))
 
-        evaluate = PrintedPages(Pages(heldout(page), data.num_evaluation_pages), printed)
-    return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, evaluate)
+        evaluate = PrintedPages(Pages(heldout(data.page), data.num_evaluation_pages), printed)
+    task = dataclasses.replace(task, contract=contract)
+    return Run(task, dataset, loop, evaluate, data=origins(caches))
 
 
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
     dataset = batches(
-        open_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed
+        [open_source(data, Plans)], transform, batch_size=data.batch_size, seed=loop.seed
     )
     plates = _plates(data, task.model)
     pages = Plans(heldout(data.page), data.num_evaluation_pages)
@@ -246,29 +251,17 @@ def token_contract(tokenizer: Model) -> dict[str, Any]:
     }
 
 
-def encode_pages(tokenizer: Model, folder: Path, *, num_pages: int, chunk: int = 16) -> None:
-    """Write the code cache of the tokenizer's own training pages, with their contract."""
-    contract = token_contract(tokenizer)
-    page = tokenizer.config.data.page.to_dict()
-    header = {"contract": contract, "page": page, "num_pages": num_pages}
-    if (folder / "cache.json").is_file() and read_header(folder) == header:
-        return
-    pages = Pages(build(PageStyle, page, path="config.data.page"), num_pages)
-
-    def encoded(pictures: list[np.ndarray]) -> np.ndarray:
-        return np.asarray(tokenizer.probes["encode"](np.stack(pictures)))
-
-    def chunks() -> Iterator[dict[str, np.ndarray]]:
-        for start in tqdm(range(0, num_pages, chunk), desc="encode", unit="chunk", mininterval=5):
-            stop = min(start + chunk, num_pages)
-            records = [pages[i] for i in range(start, stop)]
-            yield {
-                "codes": encoded([r["pixels"] for r in records]),
-                "glyph_codes": encoded([canonical_page(r["blueprint"]) for r in records]),
-            }
-
-    shape = (num_pages, *contract["grid"], contract["num_codes"])
-    write_cache(folder, chunks(), shape, header)
+def encoding(
+    tokenizer: Model, data: ConfigDict, folder: Path, *, num_pages: int = 0, num_shards: int = 16
+) -> Encoding:
+    """The code cache of the pages of a config's `data` section, or of the first `num_pages` of
+    them, as `train.data.encoding.encode` makes it; of fewer pages than shards each is one."""
+    config = build(DataConfig, data, path="config.data")
+    config = dataclasses.replace(config, num_pages=num_pages or config.num_pages)
+    source, probes = open_source(config, Pages), tokenizer.probes
+    coder = Coder(probes["encode"], probes["decode"], canonical_page, token_contract(tokenizer))
+    told, num_pages = dataclasses.asdict(config), num_pages or len(source)
+    return Encoding(source, folder, coder, told, num_pages, min(num_shards, num_pages))
 
 
 def conditions(

@@ -31,6 +31,7 @@ def main() -> None:
         (args.workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
     aside = ("codes", "tokenizer", "num_evaluation_pages")  # decide nothing of what is learnt
     data = {k: v for k, v in config.data.to_dict().items() if k not in aside}
+    data = {**data, **run.data}
     train(run.task, run.dataset, run.loop, args.workdir, evaluate=run.evaluate, data=data)
 
 

@@ -42,7 +42,7 @@ def training(task, workdir, bundle):
     """The arguments that train a tiny model, its codes taken from a bundle."""
     arguments = ["--config", ROOT / "configs" / "tiny" / f"{task}.py", "--workdir", workdir]
     if task == "decoder":
-        arguments += [f"--config.data.codes={bundle / 'codes'}"]
+        arguments += [f"--config.data.codes={(str(bundle / 'codes'),)}"]
         arguments += [f"--config.data.tokenizer={bundle / 'tokenizer'}"]
     return arguments
 

@@ -115,6 +115,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         (("draw", "--bundle", tmp_path, "--out", tmp_path), "give a prompt, or a blueprint"),
         (("draw", "x", "--bundle", tmp_path, "--out", tmp_path), "is no training run"),
         (("encode", "--tokenizer", tmp_path, "--out", tmp_path), "is no training run"),
+        (("encode", "--verify", "--out", tmp_path), "holds no finished code cache"),
         (("train", "--config", "none.py", "--workdir", tmp_path), "there is no config file none"),
     ]
     running = [(start(*arguments), message) for arguments, message in cases]

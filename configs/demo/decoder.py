@@ -1,6 +1,6 @@
 """The demo's visual decoder: masked codes from a blueprint, with glyph conditioning.
 
-    python scripts/encode.py --tokenizer runs/demo/tokenizer --out runs/demo/codes
+    python scripts/encode.py --tokenizer runs/demo/tokenizer --out runs/demo/codes --num-pages 4000
     python scripts/train.py --config configs/demo/decoder.py --workdir runs/demo/decoder
 
 Hardware: two CPU cores, 5.3 minutes. Expected: word accuracy .982 given the blueprint on the
@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
                 "num_pages": 4000,
                 "batch_size": 4,
                 "num_evaluation_pages": 16,
-                "codes": "runs/demo/codes",
+                "codes": ("runs/demo/codes",),
+                "code_weights": (),
                 "tokenizer": "runs/demo/tokenizer",
             },
             "loop": {

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.update(
         num_evaluation_pages=2,
         num_pages=16,
-        codes="runs/tiny/codes",
+        codes=("runs/tiny/codes",),
         tokenizer="runs/tiny/tokenizer",
     )
     config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1)

@@ -7,7 +7,9 @@ from train.data.batching import batches, iterate
 
 
 def numbers(count=10, batch_size=4):
-    return batches(list(range(count)), lambda n: {"n": np.array(n)}, batch_size=batch_size, seed=3)
+    return batches(
+        [list(range(count))], lambda n: {"n": np.array(n)}, batch_size=batch_size, seed=3
+    )
 
 
 def test_resume_is_a_slice_and_every_pass_is_complete():
@@ -27,3 +29,34 @@ def test_workers_give_the_same_batches():
 def test_too_small_a_source_is_refused():
     with pytest.raises(ValueError, match="3 records cannot fill a batch of 4"):
         numbers(count=3)
+
+
+def mixed(sizes, weights=(), batch_size=4, seed=3):
+    sources = [[1000 * i + n for n in range(size)] for i, size in enumerate(sizes)]
+    transform = lambda n: {"n": np.array(n)}  # noqa: E731
+    return batches(sources, transform, weights=weights, batch_size=batch_size, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "sizes, weights, share", [((6, 18), (), 0.25), ((6, 18), (3.0, 1.0), 0.75)]
+)
+def test_sources_are_mixed_record_by_record(sizes, weights, share):
+    whole = np.concatenate([b["n"] for b in iterate(mixed(sizes, weights), 0, 24)])
+    again = [b["n"] for b in iterate(mixed(sizes, weights), 10, 24)]
+    np.testing.assert_array_equal(np.concatenate(again), whole[40:])
+    first = whole < 1000
+    assert abs(first.mean() - share) < 0.02
+    windows = np.lib.stride_tricks.sliding_window_view(first, 8).mean(axis=1)
+    assert abs(windows - share).max() <= 0.125  # nowhere does one source go alone
+    alone = np.concatenate([b["n"] for b in iterate(mixed(sizes[:1]), 0, 24)])
+    np.testing.assert_array_equal(whole[first], alone[: first.sum()])
+    second = whole[~first]  # each pass through it is whole, too
+    assert sorted(second[:18]) == [1000 + n for n in range(18)]
+    other = np.concatenate([b["n"] for b in iterate(mixed(sizes, weights, seed=4), 0, 24)])
+    assert whole.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, 2.0, 3.0)])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(ValueError, match="give each source records, and a weight above 0"):
+        mixed((6, 18), weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -13,20 +13,36 @@ Transform = Callable[[Any], Mapping[str, np.ndarray]]
 
 
 def batches(
-    source: Any, transform: Transform, *, batch_size: int, seed: int, shuffle: bool = True
+    sources: Sequence[Any],
+    transform: Transform,
+    *,
+    weights: Sequence[float] | None = None,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
 ) -> grain.MapDataset:
-    """An endless data set of stacked batches over a random-access source (`__len__`,
-    `__getitem__`).
+    """An endless data set of stacked batches over random-access sources (`__len__`,
+    `__getitem__`), mixed record by record.
 
-    The order is a pure function of (seed, position): every pass is shuffled anew. Raises
-    `ValueError` when the source cannot fill one batch.
+    `weights` are the sources' shares of the records; without any (None, or empty) their sizes are.
+    Grain keeps both to within 1 % of the smallest. The order is a pure function of (seed,
+    position): every pass through a source is shuffled anew. Raises `ValueError` when the sources
+    cannot fill one batch, or a weight is missing or not above 0.
     """
-    if len(source) < batch_size:
-        raise ValueError(f"a source of {len(source)} records cannot fill a batch of {batch_size}")
-    dataset = grain.MapDataset.source(source).seed(seed)
-    if shuffle:
-        dataset = dataset.shuffle()
-    return dataset.repeat().map(transform).batch(batch_size, drop_remainder=True)
+    sizes = [len(source) for source in sources]
+    weights = weights or sizes
+    if sum(sizes) < batch_size:
+        raise ValueError(f"{sum(sizes)} records cannot fill a batch of {batch_size}")
+    if len(weights) != len(sizes) or min(*weights, *sizes) <= 0:
+        raise ValueError(
+            f"weights {list(weights)} of sources of {sizes} records: give each source records, and "
+            "a weight above 0"
+        )
+    # The first source's order is that which it has alone.
+    parts = [grain.MapDataset.source(s).seed(seed + i) for i, s in enumerate(sources)]
+    parts = [(part.shuffle() if shuffle else part).repeat() for part in parts]
+    mixed = grain.MapDataset.mix(parts, weights) if len(parts) > 1 else parts[0]
+    return mixed.map(transform).batch(batch_size, drop_remainder=True)
 
 
 def iterate(

@@ -83,14 +83,16 @@ class DataConfig:
     """Procedural pages: their style, how many there are, how many a step takes; or, of that size,
     the images of a `folder` (see folders.py), without its bad records if `skip_bad`.
 
-    A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
-    prints ("" for neither). `num_evaluation_pages` held-out ones are looked at while it trains.
+    A decoder trains on the records of code caches, folders `codes`, which hold `num_pages` in all,
+    mixed by `code_weights` (by their sizes if there are none); which run's `tokenizer` shows what
+    it prints is "" for no pictures. `num_evaluation_pages` held-out pages are looked at meanwhile.
     """
 
     page: PageStyle
     num_pages: int
     batch_size: int
-    codes: str = ""
+    codes: tuple[str, ...] = ()
+    code_weights: tuple[float, ...] = ()
     tokenizer: str = ""
     folder: str = ""
     skip_bad: bool = False

@@ -84,7 +84,8 @@ class DataConfig:
     the images of a `folder` (see folders.py), without its bad records if `skip_bad`.
 
     A decoder also says where the `codes` of its pages lie and which run's `tokenizer` shows what it
-    prints ("" for neither). `num_evaluation_pages` held-out ones are looked at while it trains.
+    prints ("" for neither); a planner, which `tokenizer.json` its prompts are read with ("" for
+    bytes). `num_evaluation_pages` held-out ones are looked at while it trains.
     """
 
     page: PageStyle
@@ -92,6 +93,7 @@ class DataConfig:
     batch_size: int
     codes: str = ""
     tokenizer: str = ""
+    prompt_tokenizer: str = ""
     folder: str = ""
     skip_bad: bool = False
     num_evaluation_pages: int = 16

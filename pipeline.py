@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from blueprint.grammar import Limits
+from blueprint.reading import PromptReader
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from decoder.conditioning import ConditioningConfig, canonical_page, condition
@@ -176,8 +177,11 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 
 
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    task = planner_task(config)
-    transform = functools.partial(planner_example, max_length=task.model.max_length)
+    task, reader = planner_task(config), PromptReader(data.prompt_tokenizer)
+    reader.require(prompt_vocab_size=task.model.prompt_vocab_size)
+    task = dataclasses.replace(task, prompt_tokenizer=reader.identity)
+    how = {"max_length": task.model.max_length, "reader": reader}
+    transform = functools.partial(planner_example, **how)
     dataset = batches(
         [open_source(data, Plans)], transform, batch_size=data.batch_size, seed=loop.seed
     )
@@ -194,7 +198,7 @@ def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**
     limits = Limits(page_px, planner.max_length, max_letters)
     if not data.folder:
         limits = dataclasses.replace(limits, own_texts=OWN_TEXTS, max_texts=MAX_TEXTS)
-    return Plates(limits, data.page.min_type_px)
+    return Plates(limits, data.page.min_type_px, reader=PromptReader(data.prompt_tokenizer))
 
 
 _TASKS = {
@@ -298,6 +302,8 @@ class Bundle:
         most = decoder_task(self.decoder.config).model.conditioning.max_characters
         planner = planner_task(self.planner.config).model
         self._plates = _plates(data, planner, max_letters=most)
+        learnt = self.planner.manifest["identity"].get("prompt_tokenizer", "")
+        self._plates.reader.require_learnt(learnt, where=f"{folder}/planner")
         self._print = self.decoder.jit(print_codes, static_argnames="press")
 
     def plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from blueprint.breaking import fault, raggedness
 from blueprint.copying import fold, quoted
 from blueprint.fitting import (
     MIN_CONTRAST,
@@ -45,17 +46,18 @@ def copy_fidelity(prompt: str, blueprint: Blueprint) -> float:
 def demerits(prompt: str, blueprint: Blueprint) -> float:
     """By how much a plan is worse than a perfect one for its prompt: a point for each finding and
     each quoted string that is missing, a quarter for each text that a prompt which quotes its texts
-    did not ask for."""
+    did not ask for, and half of what the lines of a broken text leave bare of its width."""
     wanted = quoted(prompt)
     missing = (1 - copy_fidelity(prompt, blueprint)) * len(wanted)
     unasked = max(len(list(blueprint.texts)) - len(wanted), 0) if wanted else 0
-    return len(findings(blueprint)) + missing + unasked / 4
+    ragged = sum(raggedness(text.lines) for text in blueprint.texts)
+    return len(findings(blueprint)) + missing + unasked / 4 + ragged / 2
 
 
 def findings(blueprint: Blueprint) -> list[Finding]:
-    """What breaks the rules of `fitting.py`, in element order: a squeezed width, a pitch under its
-    type, faint ink, small type, words that lie on each other or under something; and left edges
-    that are nearly but not quite one."""
+    """What breaks the rules of `fitting.py`, in element order: breaks that do not come out even, a
+    squeezed width, a pitch under its type, faint ink, small type, words that lie on each other or
+    under something; and left edges that are nearly but not quite one."""
     out: list[Finding] = []
     for i, element in enumerate(blueprint.elements):
         path = f"elements[{i}]"
@@ -80,6 +82,8 @@ def _nearly_aligned(element: Element, other: Element) -> bool:
 
 def _of_text(blueprint: Blueprint, index: int, text: Text, path: str) -> list[Finding]:
     out = []
+    if problem := fault(text.lines):
+        out.append(Finding("breaks", f"{path}.lines", problem))
     size = size_px(text, blueprint.height_px)
     _, _, width, height = text.box.pixels(blueprint.width_px, blueprint.height_px)
     need = SQUEEZED * widest_px(text.lines, text.font, text.weight, size)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from blueprint.breaking import MEASURED_PX, Breaks, Spans, even
 from blueprint.schema import Box, Element, Picture, Shape, Text
 from blueprint.typeset import CANONICAL_FACES, INSET_PX
 from blueprint.wishes import Wishes
@@ -20,6 +21,7 @@ MIN_TYPE_PX = 8
 SQUEEZED = 0.75  # a box narrower than this share of its widest line in the canonical face is wrong
 WIDTHS = 0.9, 1.25  # what a plan in the making may choose
 PITCHES = 1.1, 1.5  # a band by its type size
+BOLDER = 0.9  # of the room is for lines as the plain face has them: others are wider
 _SIDE = 1001  # 0 to 1000 thousandths
 _SAMPLES = (0.1, 0.3, 0.5, 0.7, 0.9)  # where across a text its ground is looked at
 
@@ -99,9 +101,9 @@ class Anywhere:
         """Where the caller wants a quoted string, if he said so."""
         return None
 
-    def must_break(self, line: str, word: str, frame: Box | None) -> bool:
-        """Whether a line is full before a word."""
-        return False
+    def breaks(self, string: str, frame: Box | None) -> Breaks:
+        """Where a string's lines may end."""
+        return Breaks(string)
 
     def sizes(
         self, lines: Sequence[str], font: str, weight: str, frame: Box | None = None
@@ -185,10 +187,22 @@ class Fitting(Anywhere):
     def _frame_px(self, frame: Box | None) -> tuple[float, float]:
         return self.page_px if frame is None else frame.pixels(*self.page_px)[2:]
 
-    def must_break(self, line: str, word: str, frame: Box | None) -> bool:
-        """Whether `line word` is wider than its frame, or the page, at the least type size."""
-        longer = widest_px([f"{line} {word}"], "sans", "regular", self.min_type_px)
-        return longer > self._frame_px(frame)[0]
+    def breaks(self, string: str, frame: Box | None) -> Breaks:
+        """Even breaks into each number of lines that fits its frame, or fits the page and has a
+        free place on it, at `min_type_px`; if none does, at `MIN_TYPE_PX`; if still none, into any
+        number of lines."""
+        spans = Spans.of(string)
+        caps = {n: spans.most_px(n) for n in range(1, spans.num_words + 1)}
+        caps = {n: most for n, most in caps.items() if most >= spans.least_px[n]}
+        for size in dict.fromkeys((self.min_type_px, MIN_TYPE_PX)):
+            wide = self._frame_px(frame)[0] - 2 * INSET_PX
+            room = BOLDER * wide * MEASURED_PX / size
+            narrow = {n: min(m, room) for n, m in caps.items() if spans.least_px[n] <= room}
+            type_ = ("sans", "regular", size)
+            fitting = {n: m for n, m in narrow.items() if self._fits(even(string, n), type_, frame)}
+            if fitting:
+                return Breaks(string, fitting)
+        return Breaks(string, caps)
 
     def _milli(self, width_px: float, height_px: float) -> tuple[int, int]:
         """Pixels to thousandths, at least 1 and at most all."""

@@ -236,13 +236,14 @@ class Grammar:
         return Text(kind, tuple(lines), box, font, weight, size, colour, align, said)  # type: ignore[arg-type]  # a choice of the vocab
 
     def _quote(self, frame: Box | None) -> Walk:
-        """The next quote, broken to fit its frame if it has one; its lines."""
+        """The next quote, broken where the room lets it; its lines."""
         quote = self.pending.pop(0)
         words, lines = quote.split(" "), [""]
+        breaks = self._room.breaks(quote, frame)
         for i, word in enumerate(words):
             if i:
-                full = self._room.must_break(lines[-1], word, frame)
-                token = yield _only(_LINE) if full else _only(_BLANK, _LINE)
+                token = yield _only(*[_BLANK] * breaks.may_join, *[_LINE] * breaks.may_break)
+                breaks.take(ends=token == _LINE)
                 if token == _LINE:
                     lines.append("")
                 else:

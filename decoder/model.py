@@ -121,7 +121,7 @@ class Decoder(nnx.Module):
         else:
             self._make_conditioning(rngs)
         make = lambda r: Block(config.blocks, rngs=r)  # noqa: E731
-        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs)
+        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs, dtype=config.blocks.dtype)
         self.norm = RMSNorm(width)
         self.head = Einsum("BTD,DQV->BTQV", sizes, rngs=rngs, scale=0.1)
         if config.ordered:
@@ -183,9 +183,7 @@ class Decoder(nnx.Module):
         told = self._flat(conditions, y * x)
         turn, mask = self._turn(told, B, (y, x)), self._sight(told, (y, x))
         num_tokens = mask.shape[-1]
-        blocks = self.config.blocks
-        shape = (blocks.num_layers, B, num_tokens, blocks.num_kv_heads, blocks.head_size)
-        cache = LayerCache(jnp.zeros(shape), jnp.zeros(shape))
+        cache = self.config.blocks.empty_cache(B, num_tokens)
         prefix = num_tokens - y * x
         if prefix:
             letters = self._mixed(self._letters(told))

@@ -25,29 +25,73 @@ REMATS = {
 also what the weights' products gave (the attention's own products are made again)."""
 
 
+DTYPES = ("float32", "bfloat16")
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
-    """The sizes of a transformer trunk, named as in the alphabet's table."""
+    """The sizes of a transformer trunk, named as in the alphabet's table.
 
-    width: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    hidden: int
+    A `depth` above 0 is the one dial of a family of trunks, as in nanochat, and takes the place of
+    the sizes: so many layers, as many heads of 64 (one more if that is odd), two of them to a
+    kv head, and a SwiGLU of 8/3 of the width. It is 0 again once the sizes are known, so that two
+    configs of the same sizes are equal. Millions of parameters:
+
+        depth               4      8      12     20     26
+        width               256    512    768    1280   1664
+        trunk               3.0    23.6   77.9   363.8  797.5
+        our planner         3.3    24.3   78.9   365.5  799.7
+
+    `dtype` is that of the trunk's activations and its cache. Parameters stay float32, and so do the
+    statistics of norms, rotations, softmax, and what the trunk returns.
+    """
+
+    width: int = 0
+    num_layers: int = 0
+    num_heads: int = 0
+    num_kv_heads: int = 0
+    head_size: int = 0
+    hidden: int = 0
     qk_norm: bool = False
+    dtype: str = "float32"
+    depth: int = 0
 
     def __post_init__(self) -> None:
+        if self.depth:
+            for name, size in _dial(self.depth).items():
+                object.__setattr__(self, name, size)
+        missing = [name for name in _dial(1) if name != "depth" and getattr(self, name) < 1]
+        if missing:
+            raise ValueError(f"blocks have no {', '.join(missing)}: give all sizes, or depth alone")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
             )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
 
     @property
     def sizes(self) -> dict[str, int]:
         """Letter -> size, for `Einsum`."""
         heads = {"N": self.num_heads, "K": self.num_kv_heads, "H": self.head_size}
         return {"D": self.width, "F": self.hidden, **heads}
+
+    def empty_cache(self, num_rows: int, num_positions: int) -> LayerCache:
+        """Zeros for the keys and values of all layers."""
+        shape = (self.num_layers, num_rows, num_positions, self.num_kv_heads, self.head_size)
+        return LayerCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+
+def _dial(depth: int) -> dict[str, int]:
+    """The sizes of a trunk of so many layers; raises `ValueError` for fewer than one."""
+    if depth < 1:
+        raise ValueError(f"depth {depth} is not a number of layers; 0 leaves it to the sizes")
+    heads = depth + depth % 2
+    width = 64 * heads
+    return {
+        "width": width, "num_layers": depth, "num_heads": heads, "num_kv_heads": heads // 2,
+        "head_size": 64, "hidden": -(-8 * width // 3 // 64) * 64, "depth": 0,
+    }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +139,19 @@ class Block(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """L layers of one shape, their arrays stacked on a leading axis and run by `jax.lax.scan`."""
+    """L layers of one shape, their arrays stacked on a leading axis and run by `jax.lax.scan`.
+
+    Between the layers the carry has the stack's `dtype` (its own if that is None), before and after
+    them its own.
+    """
 
     def __init__(
-        self, make: Callable[[nnx.Rngs], nnx.Module], num_layers: int, *, rngs: nnx.Rngs
+        self,
+        make: Callable[[nnx.Rngs], nnx.Module],
+        num_layers: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: str | None = None,
     ) -> None:
         def arrays(key: Array) -> Any:
             return nnx.to_pure_dict(nnx.state(make(nnx.Rngs(key))))
@@ -111,6 +164,7 @@ class Stack(nnx.Module):
             variable.set_metadata(axes="L" + variable.get_metadata()["axes"])
         self.layer = nnx.merge(nnx.graphdef(layer), state)
         self.num_layers = num_layers
+        self.dtype = dtype
 
     def scan(
         self,
@@ -134,7 +188,9 @@ class Stack(nnx.Module):
 
         if remat != "none":  # inside a scan nothing merges the two passes, so CSE is no danger
             body = jax.checkpoint(body, prevent_cse=False, policy=REMATS[remat])
-        return jax.lax.scan(body, carry, (nnx.to_pure_dict(state), per_layer))
+        within = jax.tree.map(lambda x: x.astype(self.dtype or x.dtype), carry)
+        within, items = jax.lax.scan(body, within, (nnx.to_pure_dict(state), per_layer))
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), within, carry), items
 
 
 def require_remat(name: str) -> None:

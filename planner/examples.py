@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from blueprint import codec, vocab
+from blueprint.reading import PromptReader
 
 
-def example(record: Mapping[str, Any], max_length: int) -> dict[str, np.ndarray]:
+def example(
+    record: Mapping[str, Any],
+    max_length: int,
+    reader: PromptReader = PromptReader(),  # noqa: B008  # a frozen value
+) -> dict[str, np.ndarray]:
     """`ids` int32 [T] padded to `max_length`, and `planned` bool [T]: which of them are the
     blueprint's.
 
     Raises `ValueError` with both lengths when the sequence is longer.
     """
-    prompt = vocab.encode_prompt(record["prompt"])
+    prompt = reader.ids(record["prompt"])
     plan = codec.encode(record["blueprint"])
     length = len(prompt) + len(plan)
     if length > max_length:

@@ -24,13 +24,19 @@ from layers.rope import rotations
 
 @dataclasses.dataclass(frozen=True)
 class PlannerConfig:
-    """`max_length` counts prompt and blueprint ids together."""
+    """`max_length` counts prompt and blueprint ids together.
+
+    `prompt_vocab_size` above 0 is the vocabulary that prompts are read with (see
+    `blueprint.reading`): its ids follow our own, its vectors are a table of its own, so that a
+    pretrained one can be put there whole, and nothing is predicted over it.
+    """
 
     blocks: BlockConfig
     vocab_size: int
     max_length: int
     rope_theta: float = 10000.0
     tie_embeddings: bool = True
+    prompt_vocab_size: int = 0
 
 
 @jax.tree_util.register_dataclass
@@ -50,19 +56,23 @@ class Planner(nnx.Module):
         width = config.blocks.width
         self.embed = Embed(config.vocab_size, width, rngs=rngs)
         make = lambda r: Block(config.blocks, rngs=r)  # noqa: E731
-        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs)
+        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs, dtype=config.blocks.dtype)
         self.norm = RMSNorm(width)
         sizes = {"D": width, "V": config.vocab_size}
         self.head = None if config.tie_embeddings else Einsum("BTD,DV->BTV", sizes, rngs=rngs)
+        extra = config.prompt_vocab_size
+        self.prompt_embed = Embed(extra, width, rngs=rngs) if extra else None
 
     def empty_cache(self, num_rows: int) -> LayerCache:
         """A cache for `max_length` positions of so many rows."""
-        blocks = self.config.blocks
-        shape = (
-            blocks.num_layers, num_rows, self.config.max_length,
-            blocks.num_kv_heads, blocks.head_size,
-        )  # fmt: skip
-        return LayerCache(jnp.zeros(shape), jnp.zeros(shape))
+        return self.config.blocks.empty_cache(num_rows, self.config.max_length)
+
+    def _vectors(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        if self.prompt_embed is None:
+            return self.embed(ids)
+        ours = self.config.vocab_size
+        theirs = self.prompt_embed(jnp.maximum(ids - ours, 0))
+        return jnp.where(ids[..., None] < ours, self.embed(jnp.minimum(ids, ours - 1)), theirs)
 
     def __call__(
         self,
@@ -80,7 +90,7 @@ class Planner(nnx.Module):
             places[..., None].astype(jnp.float32), head_size, theta=self.config.rope_theta
         )
         mask = causal_mask(places, T if cache is None else self.config.max_length)
-        x = constrain(self.embed(ids), "BTD")
+        x = constrain(self._vectors(ids), "BTD")
         x, cache = self.blocks.scan(
             lambda layer, x, kept: layer(x, turn, mask, cache=kept, at=start), x, cache
         )

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -15,9 +16,13 @@ from planner.model import Planner, PlannerConfig
 
 @dataclasses.dataclass(frozen=True)
 class PlannerTask:
-    """Next-id prediction; the loss counts blueprint ids only."""
+    """Next-id prediction; the loss counts blueprint ids only.
+
+    `prompt_tokenizer` identifies the file that prompts are read with ("" for bytes).
+    """
 
     model: PlannerConfig
+    prompt_tokenizer: str = ""
 
     def init(self, rngs: nnx.Rngs) -> Planner:
         """A fresh planner."""
@@ -28,7 +33,9 @@ class PlannerTask:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean negative log-likelihood in nats of a blueprint id; `key` is unused."""
         logits = model(batch["ids"]).logits
-        loss, accuracy = cross_entropy(logits[:, :-1], batch["ids"][:, 1:], batch["planned"][:, 1:])
+        # ids of a prompt may be past the logits, where a lookup is not a number
+        targets = jnp.minimum(batch["ids"], self.model.vocab_size - 1)
+        loss, accuracy = cross_entropy(logits[:, :-1], targets[:, 1:], batch["planned"][:, 1:])
         return loss, {"accuracy": accuracy}
 
     def group(self, path: tuple[str, ...]) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
-from blueprint import codec, vocab
+from blueprint import codec
 from blueprint.check import demerits
 from blueprint.copying import automaton
 from blueprint.grammar import Limits
+from blueprint.reading import PromptReader
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from sampling.engine import Engine
@@ -24,12 +25,13 @@ SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy o
 @dataclasses.dataclass(frozen=True)
 class Plates:
     """What every plan keeps to: the limits of planner and decoder (`max_ids` counts the prompt's
-    too), the least type and the caller's wishes. A `min_type_px` of 0 leaves the rules of `Fitting`
-    off."""
+    too), the least type, the caller's wishes and how prompts are read. A `min_type_px` of 0 leaves
+    the rules of `Fitting` off."""
 
     limits: Limits
     min_type_px: int = 0
     wishes: Wishes = dataclasses.field(default_factory=Wishes)
+    reader: PromptReader = dataclasses.field(default_factory=PromptReader)
 
 
 def plan_pages(
@@ -45,7 +47,7 @@ def plan_pages(
     `probes` are a planner's `step` and `empty_cache`. Raises `ValueError` when a prompt is too long
     for the planner, `BlueprintError` for a wish about a string that it does not quote.
     """
-    ids = [vocab.encode_prompt(prompt) for prompt in prompts]
+    ids = [plates.reader.ids(prompt) for prompt in prompts]
     rules = []
     for prompt, row in zip(prompts, ids, strict=True):
         left = dataclasses.replace(plates.limits, max_ids=plates.limits.max_ids - len(row))

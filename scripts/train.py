@@ -29,7 +29,8 @@ def main() -> None:
     if not (args.workdir / "checkpoints").exists():  # a restart under another config is refused
         args.workdir.mkdir(parents=True, exist_ok=True)
         (args.workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
-    aside = ("codes", "tokenizer", "num_evaluation_pages")  # decide nothing of what is learnt
+    # these decide nothing of what is learnt, or a hash in the task says what they do
+    aside = ("codes", "tokenizer", "prompt_tokenizer", "num_evaluation_pages")
     data = {k: v for k, v in config.data.to_dict().items() if k not in aside}
     data = {**data, **run.data}
     train(run.task, run.dataset, run.loop, args.workdir, evaluate=run.evaluate, data=data)

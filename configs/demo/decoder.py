@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             "model": {
                 "blocks": {
                     "width": 128, "num_layers": 3, "num_heads": 4, "num_kv_heads": 4,
-                    "head_size": 32, "hidden": 384,
+                    "head_size": 32, "hidden": 384, "dtype": "float32", "depth": 0,
                 },
                 "num_codes": 48,
                 "codebook_size": 8,

@@ -19,17 +19,21 @@ def get_config() -> ConfigDict:
             "model": {
                 "blocks": {
                     "width": 128, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2,
-                    "head_size": 32, "hidden": 384, "qk_norm": True,
+                    "head_size": 32, "hidden": 384, "qk_norm": True, "dtype": "float32", "depth": 0,
                 },
                 "vocab_size": vocab.SIZE,
                 "max_length": 416,
                 "tie_embeddings": True,
+                "prompt_vocab_size": 0,
             },
             "data": {
-                "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
+                "page": {
+                    "width_px": 128, "height_px": 128, "quoted": "mixed", "long_quotes": 0.0,
+                },
                 "num_pages": 20000,
                 "batch_size": 2,
                 "num_evaluation_pages": 16,
+                "prompt_tokenizer": "",
                 "folder": "",
                 "skip_bad": False,
             },

@@ -85,7 +85,8 @@ class DataConfig:
 
     A decoder trains on the records of code caches, folders `codes`, which hold `num_pages` in all,
     mixed by `code_weights` (by their sizes if there are none); which run's `tokenizer` shows what
-    it prints is "" for no pictures. `num_evaluation_pages` held-out pages are looked at meanwhile.
+    it prints is "" for no pictures. A planner says which `tokenizer.json` its prompts are read with
+    ("" for bytes). `num_evaluation_pages` held-out pages are looked at meanwhile.
     """
 
     page: PageStyle
@@ -94,6 +95,7 @@ class DataConfig:
     codes: tuple[str, ...] = ()
     code_weights: tuple[float, ...] = ()
     tokenizer: str = ""
+    prompt_tokenizer: str = ""
     folder: str = ""
     skip_bad: bool = False
     num_evaluation_pages: int = 16

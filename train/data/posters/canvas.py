@@ -6,25 +6,35 @@ import dataclasses
 import math
 import random
 
+from blueprint.breaking import even, fault
 from blueprint.schema import Box, Element, Picture, Shape, Text
-from blueprint.typeset import INSET_PX, PITCH
+from blueprint.typeset import INSET_PX, PITCH, Face
 from train.data.posters import words
 from train.data.posters.fonts import Family, families
 from train.data.posters.palettes import Palette
+
+LONG = (5, 6, 7, 8, 9)  # words of a long quote
 
 
 @dataclasses.dataclass(frozen=True)
 class PageStyle:
     """What pages to make. `quoted="all"` has every string in the prompt; `mixed` leaves some to the
-    planner."""
+    planner.
+
+    `long_quotes` is the share of a poster's main texts that are sentences of `LONG` words, in lines
+    as even as can be; with 0 none is, and pages are what they were before there was the field.
+    """
 
     width_px: int = 128
     height_px: int = 128
     split: str = "train"
     quoted: str = "mixed"
     min_type_px: int = 12
+    long_quotes: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.long_quotes <= 1:
+            raise ValueError(f"long_quotes {self.long_quotes} is not a share from 0 to 1")
         if self.split not in ("train", "heldout"):
             raise ValueError(f"split {self.split!r} is not train or heldout")
         if self.quoted not in ("all", "mixed"):
@@ -91,6 +101,32 @@ class Canvas:
             for _ in range(num_words)
         )
 
+    def long_text(
+        self, kind: str, anchor: tuple[float, float, float], look: Look, *, lowest: float
+    ) -> float:
+        """Set a sentence of `LONG` words from (left, top) into at most `width` pixels, not past
+        `lowest`, in the largest type up to the look's; returns its foot, or 0 and sets nothing
+        unless this is one of the style's `long_quotes` and five words have room."""
+        share, rng, (_, top, room) = self.style.long_quotes, self.rng, anchor
+        if not share or rng.random() >= share:
+            return 0.0
+        said, face = self.phrase(rng.choice(LONG)).split(), self._face(look)
+        first = max(self.u(look.size), self.style.min_type_px)
+        while len(said) >= LONG[0]:
+            for size in range(first, self.style.min_type_px - 1, -1):
+                width = face.font(look.weight, size).getlength
+                lines = self._wrap(" ".join(said), room - 2, lambda w, _, f=width: f(w), size)
+                smooth = even(" ".join(said), len(lines))
+                lines = smooth if max(map(width, smooth)) <= room - 2 else tuple(lines)
+                fits = max(map(width, lines)) <= room - 2 and not fault(lines)
+                if fits and top + round(size * PITCH) * len(lines) <= lowest:
+                    return self._set(kind, lines, anchor, look, size)
+            said.pop()
+        return 0.0
+
+    def _face(self, look: Look) -> Face:
+        return self.families[look.font or self.font].face
+
     def text(
         self,
         kind: str,
@@ -104,13 +140,11 @@ class Canvas:
         The type shrinks until every word fits, down to the style's least size; past that the
         longest word is cut.
         """
-        left, top, room = anchor
-        font = look.font or self.font
-        family = self.families[font]
+        room, face = anchor[2], self._face(look)
         size = max(self.u(look.size), self.style.min_type_px)
 
         def width(line: str, size: int) -> float:
-            return family.face.font(look.weight, size).getlength(line)
+            return face.font(look.weight, size).getlength(line)
 
         while size > self.style.min_type_px and self._too_wide(string, room - 2, width, size):
             size -= 1
@@ -118,13 +152,26 @@ class Canvas:
         lines = self._wrap(string, room - 2, width, size)
         if not look.wraps and len(lines) > 1:
             lines = lines[:1]
-        wide = math.ceil(max(width(line, size) for line in lines)) + 2 * INSET_PX
+        return self._set(kind, tuple(lines), anchor, look, size)
+
+    def _set(
+        self,
+        kind: str,
+        lines: tuple[str, ...],
+        anchor: tuple[float, float, float],
+        look: Look,
+        size: int,
+    ) -> float:
+        """Add a text of such lines and size; returns its foot."""
+        left, top, room = anchor
+        width = self._face(look).font(look.weight, size).getlength
+        wide = math.ceil(max(map(width, lines))) + 2 * INSET_PX
         pitch = round(size * PITCH)
         indent = {"left": 0.0, "center": (room - wide) / 2, "right": room - wide}[look.align]
         box = self.box(left + indent, top, wide, pitch * len(lines))
         self.elements.append(
             Text(
-                kind, tuple(lines), box, font, look.weight,  # type: ignore[arg-type]  # kinds are literals
+                kind, lines, box, look.font or self.font, look.weight,  # type: ignore[arg-type]  # kinds are literals
                 round(size * 1000 / self.height), look.colour, look.align,  # type: ignore[arg-type]
                 "free" if look.free else "verbatim",
             )

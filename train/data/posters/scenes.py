@@ -34,7 +34,9 @@ def event(c: Canvas) -> str:
     align = r.choice(("left", "center"))
     room = c.width - 2 * m
     title = Look(r.choice((18, 20, 22)), p.ink(p.ground, r), "bold", align, wraps=True)
-    foot = c.text("title", c.phrase(r.choice((1, 2))), (m, c.u(r.randint(8, 14)), room), title)
+    foot = c.long_text("title", (m, c.u(8), room), title, lowest=c.height - c.u(38)) or c.text(
+        "title", c.phrase(r.choice((1, 2))), (m, c.u(r.randint(8, 14)), room), title
+    )
     day, month = r.choice(("MON", "TUE", "WED", "FRI", "SAT", "SUN")), r.choice(MONTHS)
     date = f"{day} {r.randint(10, 29)} {month}"
     if foot < c.height - c.u(56):
@@ -90,10 +92,12 @@ def quote(c: Canvas) -> str:
     said = Look(
         r.choice((15, 16, 18)), p.ink(p.ground, r), wraps=True, font=r.choice(("serif", None))
     )
-    foot = c.text("body", c.phrase(r.choice((3, 3, 4))), (m, c.u(11), c.width - m - c.u(5)), said)
+    at = (m, c.u(11), c.width - m - c.u(5))
+    foot = c.long_text("body", at, said, lowest=c.height - c.u(30))
+    foot = foot or c.text("body", c.phrase(r.choice((3, 3, 4))), at, said)
     while foot > c.height - c.u(30):
         c.elements.pop()
-        foot = c.text("body", c.phrase(2), (m, c.u(11), c.width - m - c.u(5)), said)
+        foot = c.text("body", c.phrase(2), at, said)
     c.shape("line", (m, c.height - c.u(30), c.u(24), max(c.u(2), 2)), p.line)
     c.text(
         "label", words.real(r), (m, c.height - c.u(24), c.width - m - c.u(5)),
@@ -114,7 +118,9 @@ def notice(c: Canvas) -> str:
         Look(20, p.ink(p.card, r), "bold", "center", free=c.leaves_content),
     )  # fmt: skip
     body = Look(15, p.ink(p.card, r), align="center", wraps=True)
-    foot = c.text("body", c.phrase(2), (2 * m, c.u(46), room), body)
+    at = (2 * m, c.u(44), room)
+    foot = c.long_text("body", at, body, lowest=c.height - c.u(14))
+    foot = foot or c.text("body", c.phrase(2), (2 * m, c.u(46), room), body)
     if foot < c.height - c.u(32):
         look = Look(13, p.ink(p.card, r), "bold", "center")
         c.text(

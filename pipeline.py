@@ -47,7 +47,7 @@ from train.data.batching import batches
 from train.data.codes import Coded, read_header, require_same, write_cache
 from train.data.posters.canvas import PageStyle
 from train.data.posters.scenes import MAX_TEXTS, OWN_TEXTS
-from train.data.sources import DataConfig, Pages, Plans, heldout, open_source
+from train.data.sources import DataConfig, Pages, Plans, heldout, open_sources
 from train.loop import Evaluator, LoopConfig, Probes
 from train.model import Model
 from train.task import Task
@@ -94,15 +94,21 @@ def decoder_task(config: ConfigDict) -> DecoderTask:
     return DecoderTask(model, **{name: config[name] for name in names if name in config})
 
 
+def _batches(data: DataConfig, procedural: Any, transform: Any, loop: LoopConfig) -> Any:
+    sources = open_sources(data, procedural)
+    drawn = {"batch_size": data.batch_size, "seed": loop.seed}
+    return batches(sources.records, transform, weights=sources.weights, **drawn)
+
+
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    source, task = open_source(data, Pages), tokenizer_task(config)
+    task = tokenizer_task(config)
     text = build(TextConfig, config.get("text", {}), path="config.text")
     transform: Callable[..., Any] = pixels_only
     if task.losses.has_text:
         transform = functools.partial(boxed_example, max_lines=text.max_lines)
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = _batches(data, Pages, transform, loop)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, dataset, loop, Reconstructions(pages))
 
@@ -121,8 +127,7 @@ def frozen_recogniser(folder: str) -> Frozen:
 def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = recogniser_task(config)
     transform = functools.partial(recogniser_example, config=task.model)
-    source = open_source(data, Pages)
-    dataset = batches(source, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = _batches(data, Pages, transform, loop)
     pages = Pages(heldout(data.page), 4 * data.num_evaluation_pages)
     return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
@@ -147,7 +152,7 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
     transform = functools.partial(decoder_example, config=model.conditioning)
     coded = Coded(Plans(page, data.num_pages), Path(data.codes))
-    dataset = batches(coded, transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = batches([coded], transform, batch_size=data.batch_size, seed=loop.seed)
     evaluate = None
     if data.tokenizer:
         tokenizer = load_model(Path(data.tokenizer))
@@ -169,9 +174,7 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
-    dataset = batches(
-        open_source(data, Plans), transform, batch_size=data.batch_size, seed=loop.seed
-    )
+    dataset = _batches(data, Plans, transform, loop)
     plates = _plates(data, task.model)
     pages = Plans(heldout(data.page), data.num_evaluation_pages)
     evaluate = PlannedPages(pages, lambda probes, prompts: plan_pages(probes, prompts, plates))
@@ -183,7 +186,7 @@ def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**
     own but those of the procedural pages, if it learnt from them."""
     page_px = data.page.width_px, data.page.height_px
     limits = Limits(page_px, planner.max_length, max_letters)
-    if not data.folder:
+    if data.is_procedural:
         limits = dataclasses.replace(limits, own_texts=OWN_TEXTS, max_texts=MAX_TEXTS)
     return Plates(limits, data.page.min_type_px)
 

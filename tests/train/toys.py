@@ -101,7 +101,7 @@ class Numbered:
 
 def vectors():
     """1024 vectors in order, 8 a batch: step n has records 8 (n - 1) to 8 n."""
-    return batches(Numbered(1024), dict, batch_size=8, seed=1, shuffle=False)
+    return batches([Numbered(1024)], dict, batch_size=8, seed=1, shuffle=False)
 
 
 def tokenizer_task():
@@ -128,4 +128,4 @@ def pages(batch_size=8):
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
     records = list(blocks.repeat(4, axis=1).repeat(4, axis=2))
-    return batches(records, lambda pixels: {"pixels": pixels}, batch_size=batch_size, seed=1)
+    return batches([records], lambda pixels: {"pixels": pixels}, batch_size=batch_size, seed=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -13,20 +13,31 @@ Transform = Callable[[Any], Mapping[str, np.ndarray]]
 
 
 def batches(
-    source: Any, transform: Transform, *, batch_size: int, seed: int, shuffle: bool = True
+    sources: Sequence[Any],
+    transform: Transform,
+    *,
+    weights: Sequence[float] | None = None,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
 ) -> grain.MapDataset:
-    """An endless data set of stacked batches over a random-access source (`__len__`,
-    `__getitem__`).
+    """An endless data set of stacked batches over random-access sources (`__len__`,
+    `__getitem__`), each drawn in proportion to its weight (None for equal ones).
 
-    The order is a pure function of (seed, position): every pass is shuffled anew. Raises
-    `ValueError` when the source cannot fill one batch.
+    The order is a pure function of (seed, position): every pass over a source is shuffled anew.
+    Raises `ValueError` when the sources cannot fill one batch.
     """
-    if len(source) < batch_size:
-        raise ValueError(f"a source of {len(source)} records cannot fill a batch of {batch_size}")
+    count = sum(map(len, sources))
+    if count < batch_size:
+        raise ValueError(f"a source of {count} records cannot fill a batch of {batch_size}")
+    parts = [_endless(source, seed + i, shuffle=shuffle) for i, source in enumerate(sources)]
+    dataset = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+    return dataset.map(transform).batch(batch_size, drop_remainder=True)
+
+
+def _endless(source: Any, seed: int, *, shuffle: bool) -> grain.MapDataset:
     dataset = grain.MapDataset.source(source).seed(seed)
-    if shuffle:
-        dataset = dataset.shuffle()
-    return dataset.repeat().map(transform).batch(batch_size, drop_remainder=True)
+    return (dataset.shuffle() if shuffle else dataset).repeat()
 
 
 def iterate(

@@ -18,7 +18,7 @@ from blueprint.schema import Box
 from blueprint.typeset import bands
 from train.config import ConfigError, build
 from train.data.builders.letterpress_pages import letterpress_pages_dataset_builder as pages_builder
-from train.data.entries import SourceError
+from train.data.entries import BadRecord, SourceError
 from train.data.formats.prepared import BOX_FORMATS, DamagedRecord, FieldsConfig, Prepared
 from train.data.posters.pages import domain_of, page
 from train.data.sources import DataConfig, Pages, Plans, SourceConfig, open_source
@@ -195,6 +195,21 @@ def test_a_changed_record_of_ours_is_refused(tmp_path, monkeypatch):
         source[0]
 
 
+def test_a_broken_image_is_refused_when_it_is_read(signs):
+    fields = FieldsConfig(image="photo.image", caption="caption")
+    source = Prepared(signs, "mixed", fields, (128, 128))
+    broken = 0
+    for i in range(5):
+        try:
+            source[i]
+        except DamagedRecord as problem:
+            assert f"record {i} of {signs} (mixed) has a broken image" in str(problem)
+            broken += 1
+        except BadRecord as problem:
+            assert str(problem) == "has no caption"
+    assert broken == 1
+
+
 def test_other_sizes_fit(ours):
     source = Prepared(ours.data_path, "train", FieldsConfig(), (256, 128))
     record = source[0]
@@ -207,11 +222,12 @@ def test_other_sizes_fit(ours):
 
 TRAIN = """
 import sys
+from pathlib import Path
 import pipeline
 from train.config import load
 from train.loop import train
 run = pipeline.run(load("configs/tiny/tokenizer.py", sys.argv[2:]))
-state = train(run.task, run.dataset, run.loop, sys.argv[1])
+state = train(run.task, run.dataset, run.loop, Path(sys.argv[1]))
 print(int(state.step), "tensorflow" in sys.modules)
 import tensorflow
 print("tensorflow" in sys.modules)
@@ -234,7 +250,12 @@ def test_training_from_prepared_pages_never_imports_tensorflow(tmp_path):
 
     where = ("--config", "all_128", "--data-dir", str(tmp_path), "--max-pages", "4")
     assert "train 4, heldout 4" in ran("scripts/prepare.py", *where)
-    source = {"format": "tfds", "path": str(tmp_path / "letterpress_pages/all_128/1.0.0")}
-    overrides = [f"--config.data.sources={ {'ours': source} }", "--config.loop.num_steps=3"]
+    picture().save(tmp_path / "sign.png")
+    (tmp_path / "metadata.jsonl").write_text('{"image": "sign.png", "caption": "a red sign"}')
+    sources = {
+        "ours": {"format": "tfds", "path": str(tmp_path / "letterpress_pages/all_128/1.0.0")},
+        "sign": {"format": "folder", "path": str(tmp_path), "weight": 0.5},
+    }
+    overrides = [f"--config.data.sources={sources}", "--config.loop.num_steps=3"]
     said = ran("-c", TRAIN, str(tmp_path / "run"), *overrides)
     assert said.split()[-3:] == ["3", "False", "True"]

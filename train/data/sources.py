@@ -1,5 +1,18 @@
 """Random-access sources of records: procedural pages, files in the formats that people hold, and
-mixtures of them."""
+mixtures of them. In a config:
+
+    "sources": {
+        "drawn": {"format": "pages"},
+        "signs": {"format": "folder", "path": "data/signs", "weight": 2.0},
+        "words": {
+            "format": "tfds", "path": "data/words/1.0.0", "split": "train[:90%]",
+            "fields": {
+                "image": "image", "caption": "caption", "line_text": "objects.text",
+                "line_box": "objects.bbox", "box_format": "yxyx_unit",
+            },
+        },
+    },
+"""
 
 from __future__ import annotations
 
@@ -174,14 +187,14 @@ def _open(name: str, source: SourceConfig, data: DataConfig, procedural: Callabl
         return procedural(data.page, data.num_pages)
     path, page_px = Path(source.path), (data.page.width_px, data.page.height_px)
     records: Any
+    painted = procedural is not Plans
     if source.format == "tfds":
-        records = Prepared(path, source.split, source.fields, page_px)
-        records.painted = procedural is not Plans
+        records = Prepared(path, source.split, source.fields, page_px, painted=painted)
         bad = records.without_bad(skip_bad=data.skip_bad)
     else:
         named = _READERS[source.format](path, source.split)
         entries, bad = gather(named, path, skip_bad=data.skip_bad)
-        records = Fitted(entries, *page_px, painted=procedural is not Plans)
+        records = Fitted(entries, *page_px, painted=painted)
     for problem, count in bad.items():
         logging.warning("source %s (%s): left out %d that %s", name, path, count, problem)
     return records

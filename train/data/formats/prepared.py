@@ -48,7 +48,7 @@ BOX_FORMATS = tuple(f"{order}_{unit}" for order in _ORDERS for unit in ("px", "u
 
 
 class DamagedRecord(RuntimeError):
-    """A record of ours whose checksum is not that of what it holds."""
+    """A record with a broken image, or one of ours whose checksum is not that of what it holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +103,22 @@ class Prepared:
     """Records `{prompt, blueprint, pixels}` of a split of `<name>[/<config>]/<version>`, fitted
     into pages of one size; without pixels unless `painted`.
 
-    What a record holds is read again by every process that needs it, so that workers can be sent
-    this. Raises `FileNotFoundError` when nothing is prepared there, `ValueError` naming the
-    features or splits there are, `DamagedRecord` for a record of ours that was changed.
+    Every process opens the files for itself, so workers can be sent this. Raises
+    `FileNotFoundError` when nothing is prepared there, `ValueError` naming the features or splits
+    there are, and for a record, when it is read, `DamagedRecord`.
     """
 
     def __init__(
-        self, folder: Path, split: str, fields: FieldsConfig, page_px: tuple[int, int]
+        self,
+        folder: Path,
+        split: str,
+        fields: FieldsConfig,
+        page_px: tuple[int, int],
+        *,
+        painted: bool = True,
     ) -> None:
         self.folder, self.split, self.fields = Path(folder), split, fields
-        self.page_px, self.painted = page_px, True
+        self.page_px, self.painted = page_px, painted
         self._examples: Any = None
         self.kept = range(len(self._open()))
 
@@ -227,7 +233,7 @@ class Prepared:
     def __getitem__(self, index: int) -> Record:
         number = self.kept[int(index)]
         example = self._open()[number]
-        image = Image.open(io.BytesIO(_at(example, self._image)))
+        image = self._picture(example, number)
         if self.is_ours:
             self._compare(example, image, number)
         caption, background, elements = self._page(example, image)
@@ -236,6 +242,18 @@ class Prepared:
         if not self.painted:
             return record
         return {**record, "pixels": page_pixels(image, self.page_px, background)}
+
+    def _picture(self, example: Mapping[str, Any], number: int) -> Image.Image:
+        try:
+            image = Image.open(io.BytesIO(_at(example, self._image)))
+            if self.painted or self.is_ours:
+                image.load()
+            return image
+        except (OSError, SyntaxError):  # Pillow raises both for damaged files
+            raise DamagedRecord(
+                f"record {number} of {self.folder} ({self.split}) has a broken image: prepare the "
+                "data set anew"
+            ) from None
 
     def _compare(self, example: Mapping[str, Any], image: Image.Image, number: int) -> None:
         texts = (_string(example[key]) for key in ("prompt", "blueprint"))

@@ -100,8 +100,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **rest)
         self._on_beam, self._most = False, None
 
+    @property
+    def _pages(self) -> PagesConfig:
+        config = self.builder_config
+        assert isinstance(config, PagesConfig)
+        return config
+
     def _info(self) -> tfds.core.DatasetInfo:
-        size_px = self.builder_config.size_px
+        size_px = self._pages.size_px
         text, features = tfds.features.Text, tfds.features
         line = {"text": text(doc="one line"), "box": features.BBoxFeature(doc="its band")}
         return self.dataset_info_from_configs(
@@ -128,8 +134,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "heldout")}
 
     def _generate_examples(self, split: str) -> Any:
-        style = self.builder_config.style(split)
-        seeds = itertools.islice(self.builder_config.seeds(split), self._most)
+        style = self._pages.style(split)
+        seeds = itertools.islice(self._pages.seeds(split), self._most)
         if not self._on_beam:
             return (example_of(seed, style) for seed in seeds)
         beam: Any = tfds.core.lazy_imports.apache_beam

@@ -24,9 +24,11 @@ from train.data.builders.letterpress_pages.letterpress_pages_dataset_builder imp
 
 
 def beam_options(text: str) -> Any:
-    """Beam's options from `key=value,...`; a plain ImportError says that it is not installed."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
+    """Beam's options from `key=value,...`; raises `ImportError` where it is not installed."""
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as problem:
+        raise ImportError(f"--beam needs apache-beam, which is not here ({problem})") from None
     return PipelineOptions(flags=[f"--{option}" for option in text.split(",")])
 
 

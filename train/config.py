@@ -39,7 +39,9 @@ def _literal(text: str, like: Any) -> Any:
         raise ConfigError(f"{text!r} is not a {type(like).__name__}")
     if isinstance(like, float) and isinstance(value, int):
         return float(value)
-    if isinstance(like, ConfigDict) and isinstance(value, dict):
+    if isinstance(like, ConfigDict):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{text!r} is not a mapping such as {{'name': ...}}")
         return ConfigDict(value)
     if like is not None and not isinstance(value, type(like)):
         raise ConfigError(f"{text!r} is not a {type(like).__name__}")

@@ -241,15 +241,16 @@ def test_training_from_prepared_pages_never_imports_tensorflow(tmp_path):
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
 
-    def ran(*command):
+    def ran(*command, fails=False):
         done = subprocess.run(
             [sys.executable, *command], cwd=ROOT, env=environment, text=True, capture_output=True
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout
 
     where = ("--config", "all_128", "--data-dir", str(tmp_path), "--max-pages", "4")
     assert "train 4, heldout 4" in ran("scripts/prepare.py", *where)
+    assert "is there already" in ran("scripts/prepare.py", *where, fails=True)
     picture().save(tmp_path / "sign.png")
     (tmp_path / "metadata.jsonl").write_text('{"image": "sign.png", "caption": "a red sign"}')
     sources = {

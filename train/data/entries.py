@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from blueprint.copying import fold, quoted
 from blueprint.schema import Blueprint, BlueprintError, Box, Element, Text
@@ -70,7 +71,7 @@ def gather(
     """
     entries = []
     bad: dict[str, list[str]] = collections.defaultdict(list)
-    for name, read in records:
+    for name, read in tqdm(records, desc="check", unit="record", delay=5, mininterval=5):
         try:
             entries.append(read())
         except BadRecord as problem:

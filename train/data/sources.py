@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -143,17 +144,16 @@ class Joined:
 
     parts: Sequence[Any]
 
-    def __post_init__(self) -> None:
-        ends = tuple(itertools.accumulate(map(len, self.parts)))
-        object.__setattr__(self, "_ends", ends)
+    @functools.cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(itertools.accumulate(map(len, self.parts)))
 
     def __len__(self) -> int:
-        return self._ends[-1]  # type: ignore[attr-defined]  # set above
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Record:
-        part = bisect.bisect_right(self._ends, int(index))  # type: ignore[attr-defined]
-        start = self._ends[part - 1] if part else 0  # type: ignore[attr-defined]
-        return self.parts[part][int(index) - start]
+        part = bisect.bisect_right(self._ends, int(index))
+        return self.parts[part][int(index) - (self._ends[part - 1] if part else 0)]
 
 
 def heldout(style: PageStyle) -> PageStyle:

@@ -214,7 +214,7 @@ class Prepared:
             return {}  # a record's checksum is compared when it is read
         kept, bad = [], collections.defaultdict(list)
         for index, example in enumerate(
-            tqdm(self._open(), desc="check", unit="record", mininterval=5)
+            tqdm(self._open(), desc="check", unit="record", delay=5, mininterval=5)
         ):
             try:
                 try:

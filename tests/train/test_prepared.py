@@ -133,6 +133,8 @@ def test_bad_records_are_named_and_counted(signs):
         assert part in said, said
     source = opened(signs, "mixed", skip_bad=True, **FIELDS, **boxes)
     assert len(source) == 1 and source[0]["prompt"] == 'a red "BIG Sale"'
+    inner = opened(signs, image="photo.image", caption="photo.captions.raw")
+    assert inner[0]["prompt"] == 'a "BIG Sale"' and not inner[0]["blueprint"].elements
     plans = opened(signs, procedural=Plans, **FIELDS, **boxes)
     assert sorted(plans[0]) == ["blueprint", "prompt"]
 

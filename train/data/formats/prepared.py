@@ -53,7 +53,8 @@ class DamagedRecord(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class FieldsConfig:
-    """Where a foreign data set keeps its image, its caption and, if it has them, its lines of text.
+    """Where a foreign data set keeps its image, its caption (of several the first) and, if it has
+    them, its lines of text.
 
     `box_format` says what the four numbers of a `line_box` are: the order of left, top, width,
     height, right, bottom (`ltwh`, `ltrb`, `yxyx`, `yxhw`), then pixels (`_px`) or shares of the
@@ -188,7 +189,10 @@ class Prepared:
             blueprint = from_json(_string(example["blueprint"]))
             return _string(example["prompt"]), blueprint.background, blueprint.elements
         fields, lines = self.fields, []
-        caption = said(_string(_at(example, fields.caption.split("."))))
+        caption = _at(example, fields.caption.split("."))
+        if isinstance(caption, list | np.ndarray):
+            caption = caption[0] if len(caption) else ""
+        caption = said(_string(caption))
         if fields.line_text:
             texts = _at(example, fields.line_text.split("."))
             boxes = _at(example, fields.line_box.split("."))

@@ -108,9 +108,8 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         transform = functools.partial(boxed_example, max_lines=text.max_lines)
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
-    dataset = _batches(data, Pages, transform, loop)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
-    return Run(task, dataset, loop, Reconstructions(pages))
+    return Run(task, _batches(data, Pages, transform, loop), loop, Reconstructions(pages))
 
 
 def frozen_recogniser(folder: str) -> Frozen:
@@ -174,11 +173,10 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = planner_task(config)
     transform = functools.partial(planner_example, max_length=task.model.max_length)
-    dataset = _batches(data, Plans, transform, loop)
     plates = _plates(data, task.model)
     pages = Plans(heldout(data.page), data.num_evaluation_pages)
     evaluate = PlannedPages(pages, lambda probes, prompts: plan_pages(probes, prompts, plates))
-    return Run(task, dataset, loop, evaluate)
+    return Run(task, _batches(data, Plans, transform, loop), loop, evaluate)
 
 
 def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**9) -> Plates:

@@ -48,7 +48,7 @@ from train.data.batching import batches
 from train.data.codes import open_caches, origins, page_px, require_same
 from train.data.encoding import Coder, Encoding
 from train.data.posters.scenes import MAX_TEXTS, OWN_TEXTS
-from train.data.sources import DataConfig, Pages, Plans, heldout, open_source
+from train.data.sources import DataConfig, Pages, Plans, heldout, open_source, open_sources
 from train.loop import Evaluator, LoopConfig, Probes
 from train.model import Model
 from train.task import Task
@@ -97,8 +97,14 @@ def decoder_task(config: ConfigDict) -> DecoderTask:
     return DecoderTask(model, **{name: config[name] for name in names if name in config})
 
 
+def _batches(data: DataConfig, procedural: Any, transform: Any, loop: LoopConfig) -> Any:
+    sources = open_sources(data, procedural)
+    drawn = {"batch_size": data.batch_size, "seed": loop.seed}
+    return batches(sources.records, transform, weights=sources.weights, **drawn)
+
+
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    source, task = open_source(data, Pages), tokenizer_task(config)
+    task = tokenizer_task(config)
     text = build(TextConfig, config.get("text", {}), path="config.text")
     transform: Callable[..., Any] = pixels_only
     if task.losses.has_text:
@@ -108,9 +114,8 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     if task.losses.perceptual:
         perceptual = build(PerceptualConfig, config.perceptual, path="config.perceptual")
         task = dataclasses.replace(task, perceptual=perceptual_of(perceptual))
-    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
-    return Run(task, dataset, loop, Reconstructions(pages))
+    return Run(task, _batches(data, Pages, transform, loop), loop, Reconstructions(pages))
 
 
 def frozen_recogniser(folder: str) -> Frozen:
@@ -127,8 +132,7 @@ def frozen_recogniser(folder: str) -> Frozen:
 def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = recogniser_task(config)
     transform = functools.partial(recogniser_example, config=task.model)
-    source = open_source(data, Pages)
-    dataset = batches([source], transform, batch_size=data.batch_size, seed=loop.seed)
+    dataset = _batches(data, Pages, transform, loop)
     pages = Pages(heldout(data.page), 4 * data.num_evaluation_pages)
     return Run(task, dataset, loop, RecognisedLines(pages, transform))
 
@@ -182,13 +186,10 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task = dataclasses.replace(task, prompt_tokenizer=reader.identity)
     how = {"max_length": task.model.max_length, "reader": reader}
     transform = functools.partial(planner_example, **how)
-    dataset = batches(
-        [open_source(data, Plans)], transform, batch_size=data.batch_size, seed=loop.seed
-    )
     plates = _plates(data, task.model)
     pages = Plans(heldout(data.page), data.num_evaluation_pages)
     evaluate = PlannedPages(pages, lambda probes, prompts: plan_pages(probes, prompts, plates))
-    return Run(task, dataset, loop, evaluate)
+    return Run(task, _batches(data, Plans, transform, loop), loop, evaluate)
 
 
 def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**9) -> Plates:
@@ -196,7 +197,7 @@ def _plates(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**
     own but those of the procedural pages, if it learnt from them."""
     page_px = data.page.width_px, data.page.height_px
     limits = Limits(page_px, planner.max_length, max_letters)
-    if not data.folder:
+    if data.is_procedural:
         limits = dataclasses.replace(limits, own_texts=OWN_TEXTS, max_texts=MAX_TEXTS)
     return Plates(limits, data.page.min_type_px, reader=PromptReader(data.prompt_tokenizer))
 

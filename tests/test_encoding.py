@@ -27,9 +27,10 @@ def photos(tmp_path_factory):
         text = {"text": f"N{n}", "box": [10, 20, 40, 20]}
         lines.append({"image": f"{n}.png", "caption": f'photo "N{n}"', "lines": [text]})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"mine": {"format": "folder", "path": str(folder)}}
     told = (
         "--tokenizer", tiny_bundle() / "tokenizer", "--out", out, "--shards", 3,
-        "--config", ROOT / "configs/tiny/tokenizer.py", f"--config.data.folder={folder}",
+        "--config", ROOT / "configs/tiny/tokenizer.py", f"--config.data.sources={source}",
     )  # fmt: skip
     both = [start("encode", *told, "--num-processes", 2, "--process-index", k) for k in (0, 1)]
     said = [finish(process) for process in both]
@@ -70,7 +71,7 @@ def test_caches_are_mixed_as_told_and_told_apart(photos):
     assert share(by_size) == pytest.approx(12 / 28, abs=0.04)
     mostly = decoder(pages, photos, num_pages=28, code_weights=(1.0, 3.0))
     assert share(mostly) == pytest.approx(0.75, abs=0.04)
-    assert by_size.data["caches"]["1"]["data"]["folder"] and mostly.data == by_size.data
+    assert by_size.data["caches"]["1"]["data"]["sources"]["mine"] and mostly.data == by_size.data
     assert decoder(photos, pages, num_pages=28).data != by_size.data
 
 

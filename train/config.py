@@ -39,6 +39,10 @@ def _literal(text: str, like: Any) -> Any:
         raise ConfigError(f"{text!r} is not a {type(like).__name__}")
     if isinstance(like, float) and isinstance(value, int):
         return float(value)
+    if isinstance(like, ConfigDict):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{text!r} is not a mapping such as {{'name': ...}}")
+        return ConfigDict(value)
     if like is not None and not isinstance(value, type(like)):
         raise ConfigError(f"{text!r} is not a {type(like).__name__}")
     return value
@@ -83,8 +87,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, *, path: str = "config") -> T:
-    """A frozen dataclass (nested ones too) from a sub-dict; unknown and missing keys are
-    `ConfigError`s."""
+    """A frozen dataclass (nested ones too) from a sub-dict; unknown and missing keys, and
+    values that the dataclass refuses, are `ConfigError`s."""
     if isinstance(values, ConfigDict):
         values = values.to_dict()
     hints = typing.get_type_hints(cls)
@@ -100,7 +104,12 @@ def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, *, path: str = "
                 raise ConfigError(f"{path}.{name} is missing")
             continue
         made[name] = _value(hints[name], values[name], f"{path}.{name}")
-    return cls(**made)
+    try:
+        return cls(**made)
+    except ConfigError:
+        raise
+    except ValueError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:

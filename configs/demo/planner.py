@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
                 "batch_size": 2,
                 "num_evaluation_pages": 16,
                 "prompt_tokenizer": "",
-                "folder": "",
+                "sources": {},
                 "skip_bad": False,
             },
             "loop": {

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                 "num_pages": 40000,
                 "batch_size": 4,
                 "num_evaluation_pages": 16,
-                "folder": "",
+                "sources": {},
                 "skip_bad": False,
             },
             "loop": {

@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
                 "num_pages": 8000,
                 "batch_size": 2,
                 "num_evaluation_pages": 16,
-                "folder": "",
+                "sources": {},
                 "skip_bad": False,
             },
             "loop": {

@@ -1,5 +1,6 @@
 """Data order: resuming is slicing, and worker processes change nothing."""
 
+import grain
 import numpy as np
 import pytest
 
@@ -10,6 +11,13 @@ def numbers(count=10, batch_size=4):
     return batches(
         [list(range(count))], lambda n: {"n": np.array(n)}, batch_size=batch_size, seed=3
     )
+
+
+def test_one_source_is_shuffled_as_it_always_was():
+    plain = grain.MapDataset.source(range(10)).seed(3).shuffle().repeat().batch(4)
+    assert [b["n"].tolist() for b in iterate(numbers(), 0, 10)] == [
+        plain[i].tolist() for i in range(10)
+    ]
 
 
 def test_resume_is_a_slice_and_every_pass_is_complete():

@@ -37,6 +37,13 @@ def test_overrides_reach_the_dataclass(path):
     assert build(Whole, config) == Whole(Model(16, "vit"), 2.0, (1, 2))
 
 
+def test_an_override_replaces_a_whole_mapping(path):
+    config = load(path, ["--config.model={'width': 3}"])
+    assert build(Whole, config) == Whole(Model(3), 0.5, (1, 2))
+    with pytest.raises(ConfigError, match="has no key 'widht'; did you mean width"):
+        build(Whole, load(path, ["--config.model={'widht': 3}"]))
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -46,6 +53,7 @@ def test_overrides_reach_the_dataclass(path):
         ("--config.model.width=True", "'True' is not a int"),
         ("--config.rate.peak=1", "what stands before it has no keys"),
         ("model.width=1", "not of the form"),
+        ("--config.model=3", "'3' is not a mapping"),
     ],
 )
 def test_bad_overrides_are_named(path, argument, message):

@@ -1,4 +1,4 @@
-"""A folder of images: fitted, annotated, and every bad record named and counted."""
+"""Sources: mixtures, and a folder of images: fitted, annotated, every bad record named."""
 
 import json
 
@@ -8,9 +8,16 @@ from PIL import Image
 
 import pipeline
 from blueprint.schema import Box
-from train.config import load
-from train.data.folders import Folder, FolderError, read_folder
+from train.config import ConfigError, build, load
+from train.data.entries import Fitted, SourceError, gather
+from train.data.formats.folder import read
+from train.data.posters.pages import plan
+from train.data.sources import DataConfig, Plans, open_source, open_sources
 from train.loop import train
+
+
+def read_folder(folder, **options):
+    return gather(read(folder), folder, **options)
 
 
 def write(folder, *records):
@@ -35,7 +42,7 @@ GOOD = {
 def test_images_are_fitted_and_their_lines_follow(folder):
     write(folder, GOOD)
     entries, bad = read_folder(folder)
-    record = Folder(entries, 128, 128)[0]
+    record = Fitted(entries, 128, 128)[0]
     assert not bad and record["prompt"] == GOOD["caption"]
     first, second = record["blueprint"].texts
     assert first.box == Box(250, 350, 500, 100)  # half as wide, under 32 px of white
@@ -57,7 +64,7 @@ def test_bad_records_are_named_and_counted(folder):
         {"caption": "x"},
     ]
     write(folder, GOOD, *bad)
-    with pytest.raises(FolderError) as caught:
+    with pytest.raises(SourceError) as caught:
         read_folder(folder)
     said = str(caught.value)
     for part in (
@@ -69,20 +76,62 @@ def test_bad_records_are_named_and_counted(folder):
     entries, counts = read_folder(folder, skip_bad=True)
     assert [e.image.name for e in entries] == ["a.png"] and sum(counts.values()) == 6
     write(folder, *bad)
-    with pytest.raises(FolderError, match="0 good ones"):
+    with pytest.raises(SourceError, match="0 good ones"):
         read_folder(folder, skip_bad=True)
     with pytest.raises(FileNotFoundError, match=r"no metadata\.jsonl"):
         read_folder(folder / "nowhere")
 
 
-def test_a_tokenizer_and_a_planner_train_from_a_folder(folder, tmp_path):
+def test_mixtures(folder):
+    write(folder, GOOD)
+    mine = {"format": "folder", "path": str(folder), "weight": 3.0}
+    data = {
+        "page": {"width_px": 128, "height_px": 128}, "num_pages": 5, "batch_size": 2,
+        "sources": {"drawn": {"format": "pages"}, "mine": mine},
+    }  # fmt: skip
+    config = build(DataConfig, data)
+    sources = open_sources(config, Plans)
+    assert [len(records) for records in sources.records] == [5, 1]
+    assert sources.weights == (1.0, 3.0) and not config.is_procedural
+    joined = open_source(config, Plans)
+    prompts = [joined[i]["prompt"] for i in range(len(joined))]
+    assert prompts == [plan(i, config.page)[0] for i in range(5)] + [GOOD["caption"]]
+    assert all("pixels" not in joined[i] for i in (0, 5))
+    for alone in (build(DataConfig, {**data, "sources": {}}), DataConfig(config.page, 5, 2)):
+        assert open_sources(alone, Plans).weights is None and alone.is_procedural
+        assert open_source(alone, Plans) == Plans(config.page, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"format": "zip"},
+            "data.sources.mine: format 'zip' is not one of pages, tfds, folder, an",
+        ),
+        ({"path": ""}, "'folder' needs a path"),
+        ({"format": "pages"}, "'pages' has no path"),
+        ({"weight": 0.0}, "weight 0.0 is not above 0"),
+        ({"split": "test"}, "'folder' has no split 'test'"),
+        ({"fields": {"image": "i", "caption": "c"}}, "'folder' has no fields"),
+        ({"fields": {"imge": "i"}}, "no key 'imge'; did you mean image"),
+    ],
+)
+def test_bad_sources_are_named(changes, message):
+    source = {"format": "folder", "path": "somewhere", **changes}
+    data = {"page": {}, "num_pages": 5, "batch_size": 2, "sources": {"mine": source}}
+    with pytest.raises(ConfigError, match=message):
+        build(DataConfig, data, path="data")
+
+
+def test_a_planner_trains_from_a_folder(folder, tmp_path):
     write(folder, GOOD, {"image": "b.png", "caption": 'sign "b"'}, {"image": "c.png"})
-    for task in ("tokenizer", "planner"):
-        overrides = [f"--config.data.folder={folder}", "--config.loop.num_steps=2"]
-        config = load(f"configs/tiny/{task}.py", overrides)
-        with pytest.raises(FolderError, match=r"1 has no caption: c\.png"):
-            pipeline.run(config)
-        config = load(f"configs/tiny/{task}.py", [*overrides, "--config.data.skip_bad=True"])
-        config.data.batch_size = 2
-        run = pipeline.run(config)
-        assert int(train(run.task, run.dataset, run.loop, tmp_path / task).step) == 2
+    mine = {"mine": {"format": "folder", "path": str(folder)}}
+    overrides = [f"--config.data.sources={mine}", "--config.loop.num_steps=2"]
+    config = load("configs/tiny/planner.py", overrides)
+    with pytest.raises(SourceError, match=r"1 has no caption: c\.png"):
+        pipeline.run(config)
+    config = load("configs/tiny/planner.py", [*overrides, "--config.data.skip_bad=True"])
+    config.data.batch_size = 2
+    run = pipeline.run(config)
+    assert int(train(run.task, run.dataset, run.loop, tmp_path / "run").step) == 2

@@ -13,7 +13,7 @@ from blueprint.copying import quoted
 from train.data.posters import words
 from train.data.posters.canvas import PageStyle, choose_families
 from train.data.posters.pages import page, plan
-from train.data.sources import Pages, tfds_source
+from train.data.sources import Pages
 
 SEEDS = range(150)
 STYLES = [
@@ -105,10 +105,8 @@ def test_at_least_half_of_the_words_are_invented():
     assert any(c.isdigit() for w in said for c in w)
 
 
-def test_bad_styles_and_missing_data_sets_are_named(tmp_path):
+def test_bad_styles_are_named():
     with pytest.raises(ValueError, match="split 'test'"):
         PageStyle(split="test")
     with pytest.raises(ValueError, match="100 x 128 px"):
         PageStyle(width_px=100)
-    with pytest.raises(FileNotFoundError, match="no prepared TFDS data set"):
-        tfds_source(tmp_path, "train", dict)

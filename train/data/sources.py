@@ -1,20 +1,36 @@
-"""Random-access sources of records: procedural pages, and any prepared TFDS data set mapped to the
-same."""
+"""Random-access sources of records: procedural pages, files in the formats that people hold, and
+mixtures of them. In a config:
+
+    "sources": {
+        "drawn": {"format": "pages"},
+        "signs": {"format": "folder", "path": "data/signs", "weight": 2.0},
+        "words": {
+            "format": "tfds", "path": "data/words/1.0.0", "split": "train[:90%]",
+            "fields": {
+                "image": "image", "caption": "caption", "line_text": "objects.text",
+                "line_box": "objects.bbox", "box_format": "yxyx_unit",
+            },
+        },
+    },
+"""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from train.data.folders import Folder, read_folder
+from train.data.entries import Fitted, Named, Record, gather
+from train.data.formats import anyword, coco_text, crello, folder, rico
+from train.data.formats.prepared import FieldsConfig, Prepared
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import page, plan
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,39 +65,51 @@ class Plans:
         return {"prompt": prompt, "blueprint": blueprint}
 
 
+_READERS: dict[str, Callable[[Path, str], Iterator[Named]]] = {
+    "folder": lambda path, split: folder.read(path),
+    "anyword": lambda path, split: anyword.read(path),
+    "coco_text": coco_text.read,
+    "crello": lambda path, split: crello.read(path),
+    "rico": lambda path, split: rico.read(path),
+}
+_SPLIT = ("tfds", "coco_text")  # the formats that have splits
+FORMATS = ("pages", "tfds", *_READERS)
+
+
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A prepared TFDS data set in ArrayRecord, read without TensorFlow; `to_record` maps an
-    example."""
+class SourceConfig:
+    """Where pages come from: what lies at `path` in one of `FORMATS` (each says in
+    `train/data/formats/` what it looks like), or `pages`, the procedural ones of `data.page`.
 
-    examples: Any
-    to_record: Callable[[Any], Record]
+    In a mixture one of `weight` 2 gives twice as many pages as one of 1, whatever their sizes.
+    `split` and `fields` are for data sets that have them.
+    """
 
-    def __len__(self) -> int:
-        return len(self.examples)
+    format: str
+    path: str = ""
+    weight: float = 1.0
+    split: str = "train"
+    fields: FieldsConfig = dataclasses.field(default_factory=FieldsConfig)
 
-    def __getitem__(self, index: int) -> Record:
-        return self.to_record(self.examples[int(index)])
-
-
-def tfds_source(folder: Path, split: str, to_record: Callable[[Any], Record]) -> Prepared:
-    """Open `<name>/<version>` of a prepared data set; raises `FileNotFoundError` when there is
-    none."""
-    if not (Path(folder) / "dataset_info.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no prepared TFDS data set (no dataset_info.json); "
-            "prepare it with tfds build"
-        )
-    import tensorflow_datasets as tfds
-
-    builder: Any = tfds.builder_from_directory(str(folder))
-    return Prepared(builder.as_data_source(split=split), to_record)
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
+        if bool(self.path) == (self.format == "pages"):
+            need = "has no path: its pages are drawn" if self.path else "needs a path"
+            raise ValueError(f"format {self.format!r} {need}")
+        if self.weight <= 0:
+            raise ValueError(f"weight {self.weight} is not above 0; leave the source out instead")
+        if self.split != "train" and self.format not in _SPLIT:
+            raise ValueError(f"format {self.format!r} has no split {self.split!r}; leave it out")
+        if self.fields != FieldsConfig() and self.format != "tfds":
+            raise ValueError(f"format {self.format!r} has no fields; they are for tfds")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Procedural pages: their style, how many there are, how many a step takes; or, of that size,
-    the images of a `folder` (see folders.py), without its bad records if `skip_bad`.
+    """What a step takes, and from where: the `sources` by name, drawn by their weights and without
+    their bad records if `skip_bad`, on pages as large as `page` says; with no sources `num_pages`
+    procedural ones.
 
     A decoder trains on the records of code caches, folders `codes`, which hold `num_pages` in all,
     mixed by `code_weights` (by their sizes if there are none); which run's `tokenizer` shows what
@@ -96,9 +124,40 @@ class DataConfig:
     code_weights: tuple[float, ...] = ()
     tokenizer: str = ""
     prompt_tokenizer: str = ""
-    folder: str = ""
+    sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
     skip_bad: bool = False
     num_evaluation_pages: int = 16
+
+    @property
+    def is_procedural(self) -> bool:
+        """Whether every page is drawn by `train/data/posters/`."""
+        return all(source.format == "pages" for source in self.sources.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Random-access records of each source, and how often each is drawn; None for a single one."""
+
+    records: tuple[Any, ...]
+    weights: tuple[float, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Sources one after the other, as one."""
+
+    parts: Sequence[Any]
+
+    @functools.cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(itertools.accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Record:
+        part = bisect.bisect_right(self._ends, int(index))
+        return self.parts[part][int(index) - (self._ends[part - 1] if part else 0)]
 
 
 def heldout(style: PageStyle) -> PageStyle:
@@ -106,11 +165,40 @@ def heldout(style: PageStyle) -> PageStyle:
     return dataclasses.replace(style, split="heldout", quoted="all")
 
 
+def open_sources(data: DataConfig, procedural: Callable[..., Any]) -> Sources:
+    """The sources of a config; `procedural(style, num_pages)` makes the drawn ones, and `Plans`
+    means that no source need have pixels.
+
+    Raises `SourceError` when records are bad (unless `skip_bad`), `FileNotFoundError` and
+    `ValueError` as the formats say.
+    """
+    drawn = {"pages": SourceConfig("pages")}
+    opened = [
+        _open(name, source, data, procedural) for name, source in (data.sources or drawn).items()
+    ]
+    weights = tuple(source.weight for source in data.sources.values())
+    return Sources(tuple(opened), weights if len(opened) > 1 else None)
+
+
 def open_source(data: DataConfig, procedural: Callable[..., Any]) -> Any:
-    """The folder's records if there is one, else those of `procedural(style, num_pages)`."""
-    if not data.folder:
+    """The sources of a config one after the other, as one and whatever their weights."""
+    records = open_sources(data, procedural).records
+    return records[0] if len(records) == 1 else Joined(records)
+
+
+def _open(name: str, source: SourceConfig, data: DataConfig, procedural: Callable[..., Any]) -> Any:
+    if source.format == "pages":
         return procedural(data.page, data.num_pages)
-    entries, bad = read_folder(Path(data.folder), skip_bad=data.skip_bad)
+    path, page_px = Path(source.path), (data.page.width_px, data.page.height_px)
+    records: Any
+    painted = procedural is not Plans
+    if source.format == "tfds":
+        records = Prepared(path, source.split, source.fields, page_px, painted=painted)
+        bad = records.without_bad(skip_bad=data.skip_bad)
+    else:
+        named = _READERS[source.format](path, source.split)
+        entries, bad = gather(named, path, skip_bad=data.skip_bad)
+        records = Fitted(entries, *page_px, painted=painted)
     for problem, count in bad.items():
-        logging.warning("%s: left out %d that %s", data.folder, count, problem)
-    return Folder(entries, data.page.width_px, data.page.height_px)
+        logging.warning("source %s (%s): left out %d that %s", name, path, count, problem)
+    return records

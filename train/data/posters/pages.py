@@ -24,9 +24,18 @@ class Page:
     pixels: np.ndarray
 
 
+def _begin(seed: int, split: str) -> tuple[str, random.Random]:
+    rng = random.Random(f"scene {seed} {split}")
+    return tuple(DOMAINS)[rng.randrange(len(DOMAINS))], rng
+
+
+def domain_of(seed: int, split: str) -> str:
+    """The domain that a seed's page is of in a split, without laying it out."""
+    return _begin(seed, split)[0]
+
+
 def _layout(seed: int, style: PageStyle) -> tuple[str, str, Blueprint]:
-    rng = random.Random(f"scene {seed} {style.split}")
-    domain = tuple(DOMAINS)[rng.randrange(len(DOMAINS))]
+    domain, rng = _begin(seed, style.split)
     palettes, scenes = DOMAINS[domain]
     canvas = Canvas(seed, style, palettes)
     scene = rng.choice(scenes)(canvas)

@@ -33,7 +33,7 @@ from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from sampling.planning import Plates, best_plans, plan_pages
 from sampling.policy import Policy
-from sampling.printing import Press, print_codes
+from sampling.printing import Press, num_passes, print_codes
 from tokenizer.critic import CriticConfig
 from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
@@ -94,6 +94,21 @@ def decoder_task(config: ConfigDict) -> DecoderTask:
     return DecoderTask(model, **{name: config[name] for name in names if name in config})
 
 
+def decoder_press(config: ConfigDict, *, guidance: float | None = None) -> Press:
+    """How a decoder's config has pages printed, with its guidance or another.
+
+    Raises `ConfigError` for guidance of a decoder that never goes without its conditions.
+    """
+    press, task = build(Press, config.get("press", {}), path="config.press"), decoder_task(config)
+    scale = press.guidance if guidance is None else guidance
+    if scale != 1 and not task.drop_blueprint and not task.drop_glyphs:
+        raise ConfigError(
+            f"guidance {scale} needs a decoder trained with drop_blueprint or drop_glyphs; "
+            "train one, or leave guidance at 1"
+        )
+    return dataclasses.replace(press, policy=Policy(ordered=task.model.ordered), guidance=scale)
+
+
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     source, task = open_source(data, Pages), tokenizer_task(config)
     text = build(TextConfig, config.get("text", {}), path="config.text")
@@ -128,7 +143,7 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 
 
 def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
-    task = decoder_task(config)
+    task, press = decoder_task(config), decoder_press(config)
     model = task.model
     header = read_header(Path(data.codes))
     page = build(PageStyle, header["page"], path="page")
@@ -153,14 +168,16 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
         tokenizer = load_model(Path(data.tokenizer))
         require_same(header["contract"], token_contract(tokenizer), where=data.codes)
 
-        def printed(probes: Probes, blueprints: Sequence[Blueprint]) -> np.ndarray:
-            given = conditions(tokenizer, model.conditioning, blueprints)
+        def printed(probes: Probes, records: Sequence[Any]) -> tuple[np.ndarray, dict[str, float]]:
+            given = conditions(tokenizer, model.conditioning, [r["blueprint"] for r in records])
             codes = jnp.zeros(given["glyph_codes"].shape, jnp.int32)
             masked = jnp.ones(codes.shape[:3], bool)
             keys = jax.random.split(jax.random.key(0), len(codes))
-            press = Press(Policy(ordered=model.ordered))
             chosen = print_codes(probes, codes, masked, given, keys, press=press)
-            return np.asarray(tokenizer.probes["decode"](chosen))
+            own = tokenizer.probes["encode"](np.stack([r["pixels"] for r in records]))
+            passes = num_passes(probes, press, masked[0].size)
+            found = {"code_accuracy": float((chosen == own).mean()), "num_passes": passes}
+            return np.asarray(tokenizer.probes["decode"](chosen)), found
 
         evaluate = PrintedPages(Pages(heldout(page), data.num_evaluation_pages), printed)
     return Run(dataclasses.replace(task, contract=header["contract"]), dataset, loop, evaluate)
@@ -328,10 +345,11 @@ class Bundle:
         known: np.ndarray | None = None,
         masked: np.ndarray | None = None,
         policy: Policy | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
     ) -> np.ndarray:
         """Codes [B y x Q] of pages; with `known` codes only the `masked` positions are printed
-        anew (by a causal decoder given those before them).
+        anew (by a causal decoder given those before them). Without `policy` or `guidance` it is as
+        the decoder's config has it.
 
         Raises `ValueError` for a page of another size than the models', and for `guidance` other
         than 1 of a decoder that never went without its conditions.
@@ -345,15 +363,11 @@ class Bundle:
         B, (y, x), Q = len(blueprints), self.contract["grid"], self.contract["num_codes"]
         known = np.zeros((B, y, x, Q), np.int32) if known is None else known.astype(np.int32)
         masked = np.ones((B, y, x), bool) if masked is None else masked
-        task = decoder_task(self.decoder.config)
-        if guidance != 1 and not (task.drop_blueprint or task.drop_glyphs):
-            raise ValueError(
-                f"guidance {guidance} needs a decoder trained with drop_blueprint or drop_glyphs; "
-                "train one, or leave guidance at 1"
-            )
-        given = conditions(self.tokenizer, task.model.conditioning, blueprints)
+        press = decoder_press(self.decoder.config, guidance=guidance)
+        press = dataclasses.replace(press, policy=policy or press.policy)
+        shown = decoder_task(self.decoder.config).model.conditioning
+        given = conditions(self.tokenizer, shown, blueprints)
         keys = jax.random.split(jax.random.key(seed), B)
-        press = Press(policy or Policy(ordered=task.model.ordered), guidance=guidance)
         return np.asarray(self._print(known, masked, given, keys, press=press))
 
     def pixels(self, codes: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class Depth(nnx.Module):
         tokens = self.position_in(features)[:, :, None] + self.depth_vectors[...] + before
         mask = jnp.tril(jnp.ones((Q, Q), bool))[None, None]
         rows = tokens.reshape(B * T, Q, -1)
-        out, _ = self.blocks(rows, self._turn(jnp.arange(Q)), mask, key=key)
+        out, _ = self.blocks(rows, self._turn(jnp.arange(Q), B * T), mask, key=key)
         return self.norm(out).reshape(tokens.shape)
 
     def write(
@@ -81,7 +81,7 @@ class Depth(nnx.Module):
             rows = (position + self.depth_vectors[...][depth] + before).reshape(B * T, 1, -1)
             mask = (jnp.arange(Q) <= depth)[None, None, None]
             at = jnp.full((B * T,), depth, jnp.int32)
-            out, cache = self.blocks(rows, self._turn(depth[None]), mask, cache=cache, at=at)
+            out, cache = self.blocks(rows, self._turn(depth[None], B * T), mask, cache=cache, at=at)
             logits = logits_of(self.norm(out).reshape(B, T, 1, -1), depth)
             codes = pick(logits, depth)[..., 0]
             before = before + self.codes_in.kernel[...][depth][codes].astype(before.dtype)
@@ -91,6 +91,7 @@ class Depth(nnx.Module):
         _, (codes, logits) = jax.lax.scan(one, start, jnp.arange(Q))
         return jnp.moveaxis(codes, 0, 2), jnp.moveaxis(logits, 0, 2)
 
-    def _turn(self, depths: Int[Array, " Q"]) -> tuple[Array, Array]:
+    def _turn(self, depths: Int[Array, " Q"], num_rows: int) -> tuple[Array, Array]:
         places = 1.0 + depths.astype(jnp.float32)[None, :, None]
+        places = jnp.broadcast_to(places, (num_rows, *places.shape[1:]))
         return rotations(places, self.blocks.config.head_size)

@@ -130,9 +130,8 @@ class Decoder(nnx.Module):
         if config.ordered:
             self.level_head = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
             self.log_sharpness = nnx.Param(jnp.full((Q,), math.log(SHARPNESS)), axes="Q", summed="")
-        self.depth = None
-        if config.head == "depth":
-            self.depth = Depth(config.depth, sizes, trained=trained, rngs=rngs)
+        deep = config.head == "depth"
+        self.depth = Depth(config.depth, sizes, trained=trained, rngs=rngs) if deep else None
 
     def _head_inputs(self) -> tuple[str, dict[str, int]]:
         """What the heads read, in letters, and the sizes of these: a position's features, or those

@@ -71,7 +71,7 @@ class DecoderConfig:
     objective: str = "masked"
     head: str = "factorised"
     depth: BlockConfig = BlockConfig(  # noqa: RUF009  # a frozen value
-        width=64, num_layers=1, num_heads=2, num_kv_heads=2, head_size=32, hidden=128
+        width=32, num_layers=1, num_heads=2, num_kv_heads=2, head_size=16, hidden=64
     )
     ordered: bool = False
     dropout: float = 0.0

@@ -8,6 +8,7 @@ neighbours nor on the batch's size.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,20 @@ AdvanceFn = Callable[
 ]
 """(first slot that the state has not read, first slot to write, the codes from the former on,
 state, pick) -> (codes from the latter on, state). Slot r is the position of rank r."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The place of each position in the order, and in how many passes they are printed.
+
+    Raises `ValueError` for no passes.
+    """
+
+    rank: Int[Array, "B T"]
+    num_passes: int
+
+    def __post_init__(self) -> None:
+        require_passes(self.num_passes)
 
 
 def ranks(priority: Float[Array, "B T"], masked: Bool[Array, "B y x"]) -> Int[Array, "B T"]:
@@ -87,12 +102,10 @@ def decode_in_order_slowly(
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
     pick: Pick,
-    *,
-    rank: Int[Array, "B T"],
-    num_passes: int,
+    schedule: Schedule,
 ) -> Int[Array, "B y x Q"]:
     """Fill the masked positions, whole pages anew for every pass: obviously right."""
-    require_passes(num_passes)
+    rank, num_passes = schedule.rank, schedule.num_passes
     B, T = rank.shape
     total = masked.sum(axis=(1, 2))
     places = jnp.broadcast_to(jnp.arange(T), (B, T))
@@ -111,15 +124,14 @@ def decode_in_order(
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
     pick: Pick,
-    *,
-    rank: Int[Array, "B T"],
-    num_passes: int,
+    schedule: Schedule,
 ) -> Int[Array, "B y x Q"]:
     """Fill the masked positions; the others never change. `pick` has one key a row.
 
     `state` is what `advance` starts with, prompt and known codes; its groups are as large as
     `largest_group` says, and what one has beyond the positions of its pass is not kept.
     """
+    rank, num_passes = schedule.rank, schedule.num_passes
     B, T = rank.shape
     size = largest_group(T, num_passes)
     total, order = masked.sum(axis=(1, 2)), jnp.argsort(rank, axis=1)

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from sampling.guidance import doubled, told_half
-from sampling.in_order import ORDERS, decode_in_order, largest_group, priorities, ranks
+from sampling.in_order import (
+    ORDERS,
+    Schedule,
+    decode_in_order,
+    largest_group,
+    priorities,
+    ranks,
+)
 from sampling.parallel import Written, decode_masked, require_passes
 from sampling.picking import Pick
 from sampling.policy import Policy
@@ -105,4 +112,4 @@ def _in_order(
         chosen, _, galley = probes["advance"](*twice((at, now, before)), galley, pick)
         return told_half(chosen, press.guidance), galley
 
-    return decode_in_order(advance, galley, codes, masked, pick, rank=rank, num_passes=passes)
+    return decode_in_order(advance, galley, codes, masked, pick, Schedule(rank, passes))

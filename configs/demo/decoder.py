@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
                 "objective": "masked",
                 "head": "factorised",
                 "depth": {
-                    "width": 64, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2,
-                    "head_size": 32, "hidden": 128,
+                    "width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2,
+                    "head_size": 16, "hidden": 64,
                 },
                 "ordered": True,
                 "dropout": 0.0,

@@ -105,11 +105,11 @@ def test_every_step_has_the_logits_of_the_forward():
     model, told = case("open")
     codes = jnp.array(batch(2)["codes"], jnp.int32)
     whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
-    flat = codes.reshape(2, T, 6)
+    flat, pick = codes.reshape(2, T, 6), Pick(jax.random.split(jax.random.key(0), 2))
 
     def one(sheet, t):
         before = flat[:, jnp.maximum(t - 1, 0)]
-        _, logits, sheet = sheets.step(model, t, before, sheet, Pick(jax.random.key(0)[None]))
+        _, logits, sheet = sheets.step(model, t, before, sheet, pick)
         return sheet, logits
 
     _, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(T))

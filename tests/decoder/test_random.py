@@ -13,7 +13,7 @@ from flax import nnx
 from decoder.model import Decoder
 from decoder.sight import Order
 from decoder.task import DecoderTask, draw_order
-from sampling.in_order import decode_in_order_slowly, priorities, ranks
+from sampling.in_order import Schedule, decode_in_order_slowly, priorities, ranks
 from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press, num_passes
@@ -78,9 +78,7 @@ def test_printing_with_a_cache_is_printing_by_whole_forwards(name, passes):
     whole = functools.partial(task.probes()["write_in_order"], model)
     write = jax.jit(lambda c, r, n, pick: whole(c, r, n, told, pick), compiler_options=QUICK)
     rank = ranks(priorities("random", keys, T), masked)
-    slow = decode_in_order_slowly(
-        write, codes, masked, Pick(keys, policy), rank=rank, num_passes=passes
-    )
+    slow = decode_in_order_slowly(write, codes, masked, Pick(keys, policy), Schedule(rank, passes))
     np.testing.assert_array_equal(made, slow)
     np.testing.assert_array_equal(made[~masked], codes[~masked])
     hidden = jnp.where(masked[..., None], 3 - codes, codes)  # of no matter where masked

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sampling.in_order import (
+    Schedule,
     decode_in_order,
     decode_in_order_slowly,
     largest_group,
@@ -72,16 +73,16 @@ def start(codes=CODES, masked=MASKED, rank=RANK):
 
 @functools.partial(jax.jit, static_argnames=("num_passes", "policy"), compiler_options=QUICK)
 def decode(codes=CODES, masked=MASKED, keys=KEYS, rank=RANK, *, num_passes=4, policy=Policy()):  # noqa: B008
-    rows = (start(codes, masked, rank), codes, masked, Pick(keys, policy))
-    return decode_in_order(advance, *rows, rank=rank, num_passes=num_passes)
+    rows = (codes, masked, Pick(keys, policy), Schedule(rank, num_passes))
+    return decode_in_order(advance, start(codes, masked, rank), *rows)
 
 
 @pytest.mark.parametrize("num_passes", [1, 4, T])
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.5, 4, 0.9)], ids=["greedy", "drawn"])
 def test_fast_is_slow(num_passes, policy):
     whole = jax.jit(write, compiler_options=QUICK)
-    how = {"rank": RANK, "num_passes": num_passes}
-    slow = decode_in_order_slowly(whole, CODES, MASKED, Pick(KEYS, policy), **how)
+    rows = (CODES, MASKED, Pick(KEYS, policy), Schedule(RANK, num_passes))
+    slow = decode_in_order_slowly(whole, *rows)
     made = decode(num_passes=num_passes, policy=policy)
     np.testing.assert_array_equal(made, slow)
     np.testing.assert_array_equal(made[~MASKED], CODES[~MASKED])
@@ -120,6 +121,8 @@ def test_known_positions_come_first_and_the_rest_by_priority():
     assert abs(drawn[:, 0].mean() - (T - 1) / 2) < 1.5
     with pytest.raises(ValueError, match="order 'spiral' is not known; there is: random, raster"):
         priorities("spiral", KEYS, T)
+    with pytest.raises(ValueError, match="num_passes 0 is not at least 1"):
+        Schedule(RANK, 0)
 
 
 @pytest.mark.parametrize("num_passes", [1, 8, 256])

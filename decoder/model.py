@@ -1,12 +1,11 @@
 """The visual decoder: a blueprint's conditioning and codes, partly masked or those before, to
-logits of every code."""
+logits of every code, or to codes."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +18,10 @@ from decoder.conditioning import (
     REGION_FEATURES,
     ConditioningConfig,
 )
-from decoder.sight import raster, sight
-from layers.attention import LayerCache
-from layers.axes import constrain
-from layers.block import Block, BlockConfig, Dropout, Stack, require_remat
+from decoder.depth import Depth, Pick
+from decoder.sight import Order, raster, sight, sight_in_order
+from decoder.trunk import Trunk
+from layers.block import BlockConfig, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
 from layers.norm import RMSNorm
@@ -30,17 +29,27 @@ from layers.rope import rotations
 
 COPY_BIAS = 2.0  # in nats: what a fresh decoder gives the canonical page's code over any other
 SHARPNESS = 25.0  # 1 / variance around a predicted level, where levels reach from -1 to 1
-OBJECTIVES = ("masked", "causal")
+OBJECTIVES = ("masked", "causal", "random")
+HEADS = ("factorised", "depth")
 BY_POSITION = ("regions", "glyphs", "glyph_codes")  # the conditions that a code position has
+_DEPTH_KEY = 1  # folded into a forward's key for the depth head, since the trunk has the key itself
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """`num_codes` and `codebook_size` are the tokenizer's.
 
-    `objective`: `masked` sees all codes that are not hidden; `causal` sees those before, in raster
-    order, and so prints one position after another. All codes of a position come at once, each
-    from its own head.
+    `objective`: `masked` sees all codes that are not hidden. `causal` sees those before, in raster
+    order, and so prints one position after another. `random` sees those before in any order, and
+    prints in any order as many at once as one likes: the stream of codes, causal in that order, has
+    beside it one of queries, each a token as `masked` has for a hidden code at its own place, which
+    looks at the codes before it and at no other query (the two streams of XLNet, Yang et al. 2019,
+    section 2.3, in every layer; ARPG, arXiv 2503.10568, has the queries in its later layers only).
+    A token so has one place, where it stands on the page, and codes never look at a query. RandAR
+    (arXiv 2412.01827) feeds as many tokens, each code after an instruction that later ones do see.
+
+    `head`: `factorised` gives all codes of a position at once, each from its own matrix; `depth`
+    one after another by a small transformer of the sizes `depth` (`decoder.depth`).
 
     `ordered` says that a code is one scalar's level (FSQ of one channel), so that near codes mean
     near values: the head then predicts a level for each code beside the free logits.
@@ -60,6 +69,10 @@ class DecoderConfig:
     codebook_size: int
     conditioning: ConditioningConfig
     objective: str = "masked"
+    head: str = "factorised"
+    depth: BlockConfig = BlockConfig(  # noqa: RUF009  # a frozen value
+        width=32, num_layers=1, num_heads=2, num_kv_heads=2, head_size=16, hidden=64
+    )
     ordered: bool = False
     dropout: float = 0.0
     remat: str = "none"
@@ -68,9 +81,10 @@ class DecoderConfig:
     zero_prefix_rotation: bool = False
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            known = ", ".join(OBJECTIVES)
-            raise ValueError(f"objective {self.objective!r} is not known; there is: {known}")
+        for name, known in (("objective", OBJECTIVES), ("head", HEADS)):
+            if getattr(self, name) not in known:
+                named = f"{name} {getattr(self, name)!r}"
+                raise ValueError(f"{named} is not known; there is: {', '.join(known)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not a share from 0 to below 1")
         require_remat(self.remat)
@@ -94,22 +108,10 @@ class DecoderConfig:
         return 3 + self.conditioning.slots * REGION_FEATURES + CAPTION_FEATURES
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """Pages being printed code by code: keys and values of letters and codes so far, how each
-    token is turned, whom it may look at, and the conditions with their positions in raster
-    order."""
-
-    cache: LayerCache
-    turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
-    mask: Bool[Array, "#B 1 #T T"]
-    told: dict[str, Array]
-
-
 class Decoder(nnx.Module):
-    """Over letters and code positions, which share one 2D coordinate system: bidirectional, or
-    causal over the codes. One forward trains (`cache=None`) and prints."""
+    """Over letters and code positions, which share one 2D coordinate system: bidirectional, causal
+    over the codes, or with queries beside them. One forward trains (`cache=None`) and prints; those
+    that print with a cache are in `decoder.sheets` and `decoder.galleys`."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -120,13 +122,25 @@ class Decoder(nnx.Module):
             self.classes_in = Embed(config.num_classes + 1, width, rngs=rngs)
         else:
             self._make_conditioning(rngs)
-        make = lambda r: Block(config.blocks, rngs=r)  # noqa: E731
-        self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs, dtype=config.blocks.dtype)
+        trained = {"dropout": config.dropout, "remat": config.remat}
+        self.blocks = Trunk(config.blocks, **trained, rngs=rngs)
         self.norm = RMSNorm(width)
-        self.head = Einsum("BTD,DQV->BTQV", sizes, rngs=rngs, scale=0.1)
+        inputs, read = self._head_inputs()
+        self.head = Einsum(f"{inputs},DQV->BTQV", read, rngs=rngs, scale=0.1)
         if config.ordered:
-            self.level_head = Einsum("BTD,DQ->BTQ", sizes, rngs=rngs, scale=0.1)
+            self.level_head = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
             self.log_sharpness = nnx.Param(jnp.full((Q,), math.log(SHARPNESS)), axes="Q", summed="")
+        deep = config.head == "depth"
+        self.depth = Depth(config.depth, sizes, trained=trained, rngs=rngs) if deep else None
+
+    def _head_inputs(self) -> tuple[str, dict[str, int]]:
+        """What the heads read, in letters, and the sizes of these: a position's features, or those
+        that the depth transformer makes of them for each code."""
+        config = self.config
+        deep = config.head == "depth"
+        width = config.depth.width if deep else config.blocks.width
+        sizes = {"D": width, "Q": config.num_codes, "V": config.codebook_size}
+        return "BTQD" if deep else "BTD", sizes
 
     def _make_conditioning(self, rngs: nnx.Rngs) -> None:
         config = self.config
@@ -141,7 +155,8 @@ class Decoder(nnx.Module):
         self.regions_in = project(config.region_width)
         self.glyphs_in = project(window)
         self.copies_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
-        self.copy_gate = Einsum("BTD,DQ->BTQ", sizes, rngs=rngs, scale=0.1)
+        inputs, read = self._head_inputs()
+        self.copy_gate = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
         self.copy_bias = nnx.Param(jnp.full((Q,), COPY_BIAS), axes="Q", summed="")
         self.letters_in = Embed(257, width, rngs=rngs, scale=0.5)
         self.styles_in = project(CHARACTER_FEATURES)
@@ -156,90 +171,106 @@ class Decoder(nnx.Module):
         masked: Bool[Array, "B y x"],
         conditions: Mapping[str, Array],
         *,
+        order: Order | None = None,
         key: Array | None = None,
     ) -> Float[Array, "B y x Q V"]:
-        """Logits for every position; what `codes` holds where `masked` is True is never seen.
+        """Logits for every position. What `codes` holds where `masked` is True is seen by no
+        position; only the depth head is told, for each code, those before it of the same position.
 
-        A causal decoder sees at a position every code before it, masked or not, and no other. `key`
-        is for dropout; without it there is none.
+        A causal or random decoder does not look at `masked`: it sees at a position every code
+        before it and no other, in raster order or, the random one, in that of `order`. `key` is for
+        dropout; without it there is none.
         """
+        features = self.features(codes, masked, conditions, order=order, key=key)
+        told = self.flat(conditions, features.shape[1])
+        if self.depth is not None:
+            own = None if key is None else jax.random.fold_in(key, _DEPTH_KEY)
+            features = self.depth(features, codes.reshape(*features.shape[:2], -1), key=own)
+        return self._logits(features, told).reshape(*codes.shape, -1)
+
+    def write(
+        self,
+        codes: Int[Array, "B y x Q"],
+        masked: Bool[Array, "B y x"],
+        conditions: Mapping[str, Array],
+        pick: Pick,
+        *,
+        order: Order | None = None,
+    ) -> tuple[Int[Array, "B y x Q"], Float[Array, "B y x Q V"]]:
+        """Codes for every position, each position as the forward sees the others, and the logits
+        that `pick` chose them from."""
+        features = self.features(codes, masked, conditions, order=order)
+        chosen, logits = self.choose(features, self.flat(conditions, features.shape[1]), pick)
+        return chosen.reshape(codes.shape), logits.reshape(*codes.shape, -1)
+
+    def features(
+        self,
+        codes: Int[Array, "B y x Q"],
+        masked: Bool[Array, "B y x"],
+        conditions: Mapping[str, Array],
+        *,
+        order: Order | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """What the trunk makes of each position, for a head to read."""
         B, y, x, Q = codes.shape
-        told = self._flat(conditions, y * x)
-        seen = self._codes(codes.reshape(B, y * x, Q))
-        if self.config.causal:
-            page = jnp.concatenate([self._start(told, B), seen[:, :-1]], axis=1)
+        told = self.flat(conditions, y * x)
+        seen = self.codes(codes.reshape(B, y * x, Q))
+        if self.config.objective == "random":
+            here = self.page(jnp.zeros_like(seen), told)
+            page = jnp.concatenate([seen + here, self.blank + here], axis=1)
+        elif self.config.causal:
+            page = self.page(jnp.concatenate([self.start(told, B), seen[:, :-1]], axis=1), told)
         else:
-            page = jnp.where(masked.reshape(B, y * x, 1), self.mask_vector[...], seen)
-        tokens = self._page(page, told)
+            page = self.page(jnp.where(masked.reshape(B, y * x, 1), self.blank, seen), told)
         if not self.config.num_classes:
-            tokens = self._mixed(jnp.concatenate([self._letters(told), tokens], axis=1))
-        turn, mask = self._turn(told, B, (y, x)), self._sight(told, (y, x))
-        tokens, _ = self._through(tokens, turn, mask, key=key)
-        return self._logits(self.norm(tokens[:, -y * x :]), told).reshape(B, y, x, Q, -1)
+            page = self.mixed(jnp.concatenate([self.letters(told), page], axis=1))
+        cos, sin = self.turn(told, B, (y, x))
+        if self.config.objective == "random":  # the queries stand where the codes do
+            cos, sin = (jnp.concatenate([part, part[:, -y * x :]], axis=1) for part in (cos, sin))
+        tokens, _ = self.blocks(page, (cos, sin), self.sight(told, (y, x), order), key=key)
+        return self.norm(tokens[:, -y * x :])
 
-    def prefill(self, codes: Int[Array, "B y x Q"], conditions: Mapping[str, Array]) -> Sheet:
-        """A causal decoder's blank sheet, its letters read. Only the shape of `codes` is used."""
-        B, y, x, _ = codes.shape
-        told = self._flat(conditions, y * x)
-        turn, mask = self._turn(told, B, (y, x)), self._sight(told, (y, x))
-        num_tokens = mask.shape[-1]
-        cache = self.config.blocks.empty_cache(B, num_tokens)
-        prefix = num_tokens - y * x
-        if prefix:
-            letters = self._mixed(self._letters(told))
-            first = tuple(part[:, :prefix] for part in turn)
-            at = jnp.zeros((B,), jnp.int32)
-            _, cache = self._through(letters, first, mask[:, :, :prefix], cache=cache, at=at)
-        return Sheet(cache, turn, mask, told)
+    def choose(
+        self, features: Float[Array, "B T D"], told: Mapping[str, Array], pick: Pick
+    ) -> tuple[Int[Array, "B T Q"], Float[Array, "B T Q V"]]:
+        """Codes at the positions of these features, by `pick`, and the logits it chose from; of
+        `told` only the positions' canonical codes are looked at."""
+        if self.depth is None:
+            logits = self._logits(features, told)
+            return pick(logits), logits
+        return self.depth.write(features, pick, lambda f, depth: self._logits(f, told, depth=depth))
 
-    def step(
-        self, at: Int[Array, ""], before: Int[Array, "B Q"], sheet: Sheet
-    ) -> tuple[Float[Array, "B Q V"], Sheet]:
-        """Logits of the position `at` in raster order and the sheet with it; `before` are the codes
-        of the position before, which are not looked at when there is none.
-
-        Steps are to be taken in order, since each fills in its own part of the cache.
-        """
-        B = before.shape[0]
-        prefix = 0 if self.config.num_classes else sheet.told["letters"].shape[1]
-        here = lambda x, i, axis=1: jax.lax.dynamic_slice_in_dim(x, i, 1, axis)  # noqa: E731
-        told = {n: here(x, at) if n in BY_POSITION else x for n, x in sheet.told.items()}
-        page = jnp.where(at == 0, self._start(told, B), self._codes(before[:, None]))
-        tokens = self._page(page, told)
-        tokens = tokens if self.config.num_classes else self._mixed(tokens)
-        turn = tuple(here(part, prefix + at) for part in sheet.turn)
-        mask = here(sheet.mask, prefix + at, 2)
-        index = jnp.full((B,), prefix + at, jnp.int32)
-        tokens, cache = self._through(tokens, turn, mask, cache=sheet.cache, at=index)
-        logits = self._logits(self.norm(tokens), told)[:, 0]
-        return logits, dataclasses.replace(sheet, cache=cache)
-
-    def _flat(self, conditions: Mapping[str, Array], num_positions: int) -> dict[str, Array]:
+    def flat(self, conditions: Mapping[str, Array], num_positions: int) -> dict[str, Array]:
         """The conditions with their positions in raster order."""
         return {
             name: array.reshape(array.shape[0], num_positions, -1) if name in BY_POSITION else array
             for name, array in conditions.items()
         }
 
-    def _codes(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
+    def codes(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
+        """What is seen of codes."""
         return self.codes_in(self._one_hot(codes)) * self.config.num_codes**0.5
 
     def _one_hot(self, codes: Integer[Array, "B T Q"]) -> Float[Array, "B T Q V"]:
         return jax.nn.one_hot(codes, self.config.codebook_size)
 
-    def _start(self, told: Mapping[str, Array], num_rows: int) -> Float[Array, "B 1 D"]:
+    @property
+    def blank(self) -> Float[Array, " D"]:
+        """What stands at a position whose code is not seen."""
+        return self.mask_vector[...]
+
+    def start(self, told: Mapping[str, Array], num_rows: int) -> Float[Array, "B 1 D"]:
         """What stands where the first position would have the code before it."""
         if self.config.num_classes:
             return self.classes_in(told["classes"])[:, None]
-        vector = self.mask_vector[...]
-        return jnp.broadcast_to(vector, (num_rows, 1, *vector.shape))
+        return jnp.broadcast_to(self.blank, (num_rows, 1, *self.blank.shape))
 
-    def _letters(self, told: Mapping[str, Array]) -> Float[Array, "B S D"]:
+    def letters(self, told: Mapping[str, Array]) -> Float[Array, "B S D"]:
+        """The letters with their styles."""
         return self.letters_in(told["letters"]) + self.styles_in(told["letter_styles"])
 
-    def _page(
-        self, seen: Float[Array, "B T D"], told: Mapping[str, Array]
-    ) -> Float[Array, "B T D"]:
+    def page(self, seen: Float[Array, "B T D"], told: Mapping[str, Array]) -> Float[Array, "B T D"]:
         """What is seen of the codes, and what is told of their positions beforehand."""
         if self.config.num_classes:
             return seen
@@ -250,10 +281,11 @@ class Decoder(nnx.Module):
             page = page + copies * self.config.num_codes**0.5
         return page
 
-    def _mixed(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def mixed(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """What was added up of a token, mixed before the blocks."""
         return tokens + self.mix_down(jax.nn.silu(self.mix_up(self.mixed_norm(tokens))))
 
-    def _turn(
+    def turn(
         self, told: Mapping[str, Array], num_rows: int, grid: tuple[int, int]
     ) -> tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]:
         """Rotations of all tokens, at the places of letters and codes. Of a class decoder: none for
@@ -273,49 +305,45 @@ class Decoder(nnx.Module):
             cos, sin = cos * later, sin * later
         return cos, sin
 
-    def _sight(self, told: Mapping[str, Array], grid: tuple[int, int]) -> Bool[Array, "#B 1 #T T"]:
+    def sight(
+        self, told: Mapping[str, Array], grid: tuple[int, int], order: Order | None = None
+    ) -> Bool[Array, "#B 1 #T T"]:
+        """Who may look at whom; without an order given codes come in raster order."""
+        T, locked = grid[0] * grid[1], self.config.conditioning.lock_regions
         if self.config.num_classes:
-            return raster(grid[0] * grid[1])[None, None]
-        locked = self.config.conditioning.lock_regions
+            return raster(T)[None, None]
+        if self.config.objective == "random":
+            rank = jnp.broadcast_to(jnp.arange(T), (told["letters"].shape[0], T))
+            return sight_in_order(told, grid, order or Order(rank), locked=locked)
         return sight(told, grid, causal=self.config.causal, locked=locked)
 
-    def _through(
-        self,
-        tokens: Float[Array, "B T D"],
-        turn: tuple[Array, Array],
-        mask: Bool[Array, "#B 1 #T S"],
-        *,
-        cache: LayerCache | None = None,
-        at: Int[Array, " B"] | None = None,
-        key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """The layers over tokens, which a cache may join to earlier ones."""
-        rate, num_layers = self.config.dropout, self.config.blocks.num_layers
-        keys = None if key is None or not rate else jax.random.split(key, num_layers)
-
-        def layer(block: Block, x: Array, item: tuple[Any, Any]) -> tuple[Array, Any]:
-            kept, own = item
-            dropout = None if own is None else Dropout(rate, own)
-            return block(x, turn, mask, cache=kept, at=at, dropout=dropout)
-
-        tokens = constrain(tokens, "BTD")
-        return self.blocks.scan(layer, tokens, (cache, keys), remat=self.config.remat)
-
     def _logits(
-        self, features: Float[Array, "B T D"], told: Mapping[str, Array]
+        self,
+        features: Float[Array, "B T ... D"],
+        told: Mapping[str, Array],
+        *,
+        depth: Int[Array, ""] | None = None,
     ) -> Float[Array, "B T Q V"]:
         """Free logits, plus a bonus for the canonical page's code, plus for ordered codes a
-        parabola around a level that starts from the canonical one."""
-        logits = self.head(features)
+        parabola around a level that starts from the canonical one; at one depth if it is given."""
+
+        def at(array: Array, axis: int) -> Array:
+            return array if depth is None else jax.lax.dynamic_slice_in_dim(array, depth, 1, axis)
+
+        def read(head: Einsum) -> Array:  # the letters of its kernel are D, then Q
+            kernel = at(head.kernel[...], 1).astype(features.dtype)
+            return jnp.einsum(head.equation, features, kernel)
+
+        logits = read(self.head)
         level = jnp.zeros(logits.shape[:3])
         levels = jnp.linspace(-1.0, 1.0, self.config.codebook_size)
         if self.config.copies:
-            copies = self._one_hot(told["glyph_codes"])
-            gate = self.copy_gate(features) + self.copy_bias[...]
+            copies = self._one_hot(at(told["glyph_codes"], 2))
+            gate = read(self.copy_gate) + at(self.copy_bias[...], 0)
             logits = logits + gate[..., None] * copies
             level = jax.nn.sigmoid(gate) * (copies @ levels)
         if self.config.ordered:
-            level = (level + self.level_head(features))[..., None]
+            level = (level + read(self.level_head))[..., None]
             parabola = levels * level - levels * levels / 2
-            logits = logits + jnp.exp(self.log_sharpness[...])[:, None] * parabola
+            logits = logits + jnp.exp(at(self.log_sharpness[...], 0))[:, None] * parabola
         return logits

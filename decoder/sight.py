@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """In which order the positions of a page come: the `rank` of each, from 0, and how many codes,
+    the first in that order, are seen by what predicts it: at most `rank`, which it is if nothing is
+    said, and fewer where several are printed at once."""
+
+    rank: Int[Array, "B T"]
+    num_seen: Int[Array, "B T"] | None = None
 
 
 def held(boxes: Float[Array, "B S 4"], grid: tuple[int, int]) -> Bool[Array, "B T S"]:
@@ -52,3 +65,29 @@ def sight(
 def raster(num_positions: int) -> Bool[Array, "T T"]:
     """True where a position looks at itself or an earlier one."""
     return jnp.tril(jnp.ones((num_positions, num_positions), bool))
+
+
+def sight_in_order(
+    conditions: Mapping[str, Array], grid: tuple[int, int], order: Order, *, locked: bool
+) -> Bool[Array, "B 1 _ _"]:
+    """True where a query may look, of letters, then codes, then what predicts each code, both in
+    raster order.
+
+    Letters look at letters and codes at letters as in a causal `sight`; a code looks also at codes
+    not after it in `order`; what predicts looks at the letters that its code looks at, at the
+    codes that it may see, and at itself, and nobody else looks at it.
+    """
+    S, T = conditions["letters"].shape[1], grid[0] * grid[1]
+    first = sight(conditions, grid, causal=True, locked=locked)[:, 0]
+    among_letters, of_letters = first[:, :S, :S], first[:, S:, :S]
+    num_seen = order.rank if order.num_seen is None else order.num_seen
+    rank = order.rank[:, None, :]
+    not_after, seen = rank <= order.rank[:, :, None], rank < num_seen[:, :, None]
+    nothing = jnp.zeros_like(seen)
+    own = jnp.broadcast_to(jnp.eye(T, dtype=bool), seen.shape)
+    rows = [
+        jnp.concatenate([among_letters, jnp.zeros((len(first), S, 2 * T), bool)], axis=2),
+        jnp.concatenate([of_letters, not_after, nothing], axis=2),
+        jnp.concatenate([of_letters, seen, own], axis=2),
+    ]
+    return jnp.concatenate(rows, axis=1)[:, None]

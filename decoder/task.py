@@ -1,4 +1,5 @@
-"""Training the decoder: codes under a mask, or each after those before, given the blueprint."""
+"""Training the decoder: codes under a mask, or each after those before in some order, given the
+blueprint."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from decoder import galleys, sheets
 from decoder.conditioning import CONDITIONS, LOCKS, ConditioningConfig, condition
 from decoder.dropping import drop
 from decoder.model import Decoder, DecoderConfig
+from decoder.sight import Order
 from layers.losses import cross_entropy
 
-_DROP, _DROPOUT = 3, 4  # folded into a step's key, whose 0 to 2 the mask's draws use up
+# folded into a step's key; the draws of a mask use up 0 to 2, that of an order 0
+_ORDER, _DROP, _DROPOUT = 0, 3, 4
 
 
 def example(record: Mapping[str, Any], config: ConditioningConfig) -> dict[str, np.ndarray]:
@@ -38,10 +42,16 @@ def draw_mask(key: Array, shape: tuple[int, int, int], whole: float) -> Bool[Arr
     return jax.random.uniform(of_position, shape) < share
 
 
+def draw_order(key: Array, shape: tuple[int, int]) -> Int[Array, "B T"]:
+    """The rank of each position in an order of its page's own, all orders alike."""
+    return jnp.argsort(jax.random.uniform(key, shape), axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class DecoderTask:
     """`contract` is the token contract of the codes it learns; `whole_mask` the share of pages
-    hidden whole (of no matter to a causal decoder, which learns every code of every page).
+    hidden whole (of no matter to a causal or random decoder, which learns every code of every
+    page).
 
     `drop_blueprint` and `drop_glyphs` are the shares of pages that are told nothing of the one or
     of the other (`decoder.dropping`), drawn apart: guidance by both needs enough of their product.
@@ -68,14 +78,18 @@ class DecoderTask:
         self, model: Decoder, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean negative log-likelihood in nats of a hidden code, all Q factors alike; of a causal
-        decoder every code is hidden from its own position."""
+        or random decoder every code is hidden from its own position, and the order drawn anew for
+        each page."""
         codes = batch["codes"].astype(jnp.int32)
-        if self.model.causal:
-            masked = jnp.ones(codes.shape[:3], bool)
-        else:
-            masked = draw_mask(key, codes.shape[:3], self.whole_mask)
-        given = self._told({name: batch[name] for name in self.conditions}, key, len(codes))
-        logits = model(codes, masked, given, key=jax.random.fold_in(key, _DROPOUT))
+        B, y, x, _ = codes.shape
+        masked, order = jnp.ones((B, y, x), bool), None
+        if self.model.objective == "masked":
+            masked = draw_mask(key, masked.shape, self.whole_mask)
+        if self.model.objective == "random":
+            order = Order(draw_order(jax.random.fold_in(key, _ORDER), (B, y * x)))
+        given = self._told({name: batch[name] for name in self.conditions}, key, B)
+        own = jax.random.fold_in(key, _DROPOUT)
+        logits = model(codes, masked, given, order=order, key=own)
         hidden = jnp.broadcast_to(masked[..., None], codes.shape)
         loss, accuracy = cross_entropy(logits, codes, hidden)
         return loss, {"accuracy": accuracy}
@@ -89,17 +103,20 @@ class DecoderTask:
         return drop(given, blueprint=gone[0], glyphs=gone[1])
 
     def group(self, path: tuple[str, ...]) -> str:
-        """Matrices of the trunk are `hidden`; what reads and writes codes and letters is `rest`."""
-        return (
-            "hidden"
-            if path[-1] == "kernel" and path[0] in ("blocks", "mix_up", "mix_down")
-            else "rest"
-        )
+        """Matrices of trunk and depth transformer are `hidden`; what reads and writes codes and
+        letters is `rest`."""
+        inner = "blocks" in path[:2] or path[0] in ("mix_up", "mix_down")
+        return "hidden" if path[-1] == "kernel" and inner else "rest"
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:
-        """`logits` (codes, masked, conditions) -> [B y x Q V]; `unconditional` conditions -> those
-        without what training left out at times; of a causal decoder also `prefill` (codes,
-        conditions) -> sheet and `step` (at, codes before, sheet) -> ([B Q V], sheet)."""
+        """Of any decoder `logits` (codes, masked, conditions) -> [B y x Q V] and `unconditional`
+        conditions -> those without what training left out at times.
+
+        Those that print take a `pick` (`decoder.depth.Pick`), and have codes and the logits they
+        were picked from: of a masked decoder `write` (codes, masked, conditions, pick); of a causal
+        one `prefill` (codes, conditions) -> sheet and `step` (at, codes before, sheet, pick), which
+        has a sheet too; of a random one `write_in_order` (codes, rank, num_seen, conditions, pick),
+        by a whole forward, and `lay_out` and `advance`, with a cache (`decoder.galleys`)."""
 
         def unconditional(model: Decoder, given: Mapping[str, Array]) -> Mapping[str, Array]:
             rows = next(iter(given.values())).shape[0]
@@ -108,11 +125,23 @@ class DecoderTask:
             )
             return drop(given, blueprint=blueprint, glyphs=glyphs)
 
-        probes: dict[str, Callable[..., Any]] = {
+        def write_in_order(
+            model: Decoder, codes: Array, rank: Array, num_seen: Array, given: Any, pick: Any
+        ) -> tuple[Array, Array]:
+            masked = jnp.ones(codes.shape[:3], bool)
+            return model.write(codes, masked, given, pick, order=Order(rank, num_seen))
+
+        of_all: dict[str, Callable[..., Any]] = {
             "logits": lambda model, codes, masked, given: model(codes, masked, given),
             "unconditional": unconditional,
         }
-        if self.model.causal:
-            probes["prefill"] = lambda model, codes, given: model.prefill(codes, given)
-            probes["step"] = lambda model, at, before, sheet: model.step(at, before, sheet)
-        return probes
+        of_objective: dict[str, dict[str, Callable[..., Any]]] = {
+            "masked": {"write": lambda model, *arrays: model.write(*arrays)},
+            "causal": {"prefill": sheets.prefill, "step": sheets.step},
+            "random": {
+                "write_in_order": write_in_order,
+                "lay_out": galleys.lay_out,
+                "advance": galleys.advance,
+            },
+        }
+        return of_all | of_objective[self.model.objective]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from blueprint.schema import Blueprint
 from evals.metrics import psnr_db, word_accuracy
 from evals.readers import RapidReader
 from train.log import Evaluation
@@ -17,25 +16,29 @@ _PICTURES = 8
 
 
 class PrintedPages:
-    """An evaluator over a source of pages; `make(probes, blueprints)` has the decoder's pages as
-    uint8 [B Y X 3]."""
+    """An evaluator over a source of pages; `make(probes, records)` prints their blueprints: uint8
+    [B Y X 3], and what there is to say of it beside."""
 
     def __init__(
-        self, pages: Any, make: Callable[[Probes, Sequence[Blueprint]], np.ndarray]
+        self,
+        pages: Any,
+        make: Callable[[Probes, Sequence[Any]], tuple[np.ndarray, Mapping[str, float]]],
     ) -> None:
         self._source = pages
         self._make = make
         self._reader = RapidReader()
 
     def __call__(self, step: int, probes: Probes) -> Evaluation:
-        """The share of words that can be read, and the distance to the real pages."""
+        """The share of words that can be read, the distance to the real pages, and what `make`
+        found."""
         records = [self._source[i] for i in range(len(self._source))]
         pages = np.stack([record["pixels"] for record in records])
-        printed = self._make(probes, [record["blueprint"] for record in records])
+        printed, found = self._make(probes, records)
         reads = [self._reader.words(picture) for picture in printed]
         scalars = {
             "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
             "psnr_db": psnr_db(pages, printed),
+            **found,
         }
         shown = zip(pages[:_PICTURES], printed[:_PICTURES], strict=True)
         pairs = [np.concatenate(pair, axis=0) for pair in shown]

@@ -7,14 +7,11 @@ nothing is doubled and the logits are the model's own, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from sampling.raster import StepFn
 
 
 def combine(
@@ -34,28 +31,8 @@ def doubled(told: Any, untold: Any, scale: float) -> Any:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), told, untold)
 
 
-def guided_logits(
-    logits_of: Callable[..., Float[Array, "*B V"]], scale: float
-) -> Callable[..., Float[Array, "*B V"]]:
-    """A function of B rows around one of 2 B rows whose second half is told nothing."""
+def told_half(rows: Any, scale: float) -> Any:
+    """What `doubled` took for `told`, of a tree of arrays."""
     if scale == 1:
-        return logits_of
-
-    def both(*rows: Array) -> Float[Array, "*B V"]:
-        told, untold = jnp.split(logits_of(*doubled(rows, rows, scale)), 2)
-        return combine(told, untold, scale)
-
-    return both
-
-
-def guided_step(step: StepFn, scale: float) -> StepFn:
-    """The same for a step of `decode_raster`, whose state is of 2 B rows."""
-    if scale == 1:
-        return step
-
-    def both(at: Array, before: Array, state: Any) -> tuple[Array, Any]:
-        logits, state = step(at, doubled(before, before, scale), state)
-        told, untold = jnp.split(logits, 2)
-        return combine(told, untold, scale), state
-
-    return both
+        return rows
+    return jax.tree.map(lambda a: a[: a.shape[0] // 2], rows)

@@ -9,29 +9,49 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sampling.policy import Policy, choose
+from sampling.picking import Pick
 
-LogitsFn = Callable[[Int[Array, "B y x Q"], Bool[Array, "B y x"]], Float[Array, "B y x Q V"]]
+Written = tuple[Int[Array, "B y x Q"], Float[Array, "B y x Q V"]]
+WriteFn = Callable[[Int[Array, "B y x Q"], Bool[Array, "B y x"], Pick], Written]
+"""(codes, which are masked, pick) -> (codes of every position, the logits they were picked
+from)."""
+
+
+def at_once(
+    logits_of: Callable[[Int[Array, "B y x Q"], Bool[Array, "B y x"]], Float[Array, "B y x Q V"]],
+) -> WriteFn:
+    """Writing by logits that do not depend on the codes picked beside them."""
+
+    def write(codes: Array, masked: Array, pick: Pick) -> Written:
+        logits = logits_of(codes, masked)
+        B, y, x, Q, V = logits.shape
+        return pick(logits.reshape(B, y * x, Q, V)).reshape(B, y, x, Q), logits
+
+    return write
+
+
+def require_passes(num_passes: int) -> None:
+    """Raise `ValueError` for no passes."""
+    if num_passes < 1:
+        raise ValueError(f"num_passes {num_passes} is not at least 1")
 
 
 def decode_masked(
-    logits_of: LogitsFn,
+    write: WriteFn,
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
-    keys: Array,
+    pick: Pick,
     *,
     num_passes: int = 1,
-    policy: Policy = Policy(),  # noqa: B008  # a frozen value
 ) -> Int[Array, "B y x Q"]:
-    """Fill the masked positions; the others never change. `keys` has one key a row.
+    """Fill the masked positions; the others never change. `pick` has one key a row.
 
     After pass i of n, a share cos(pi i / 2n) of the masked positions is masked again: those whose Q
     chosen codes have the least log-probability together. One greedy pass is the argmax.
 
     Raises `ValueError` for no passes.
     """
-    if num_passes < 1:
-        raise ValueError(f"num_passes {num_passes} is not at least 1")
+    require_passes(num_passes)
     B = codes.shape[0]
     hidden = masked.reshape(B, -1)
     total = hidden.sum(axis=-1)
@@ -40,13 +60,10 @@ def decode_masked(
         i: Int[Array, ""] | int, carry: tuple[Array, Array]
     ) -> tuple[Int[Array, "B y x Q"], Bool[Array, "B y x"]]:
         codes, masked = carry
-        logits = logits_of(codes, masked).astype(jnp.float32)
-        here = jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
-        chosen = jax.vmap(lambda key, row: choose(key, row, policy))(here, logits)
+        chosen, logits = write(codes, masked, pick.at(i))
         chosen = jnp.where(masked[..., None], chosen, codes).astype(codes.dtype)
-        picked = jnp.take_along_axis(
-            jax.nn.log_softmax(logits), chosen[..., None].astype(jnp.int32), axis=-1
-        )
+        logs = jax.nn.log_softmax(logits.astype(jnp.float32))
+        picked = jnp.take_along_axis(logs, chosen[..., None].astype(jnp.int32), axis=-1)
         sureness = jnp.where(masked, picked.sum(axis=(-2, -1)), jnp.inf).reshape(B, -1)
         left = jnp.floor(total * jnp.cos(0.5 * jnp.pi * (i + 1) / num_passes) + 1e-6)
         left = jnp.where(i + 1 == num_passes, 0, left).astype(jnp.int32)

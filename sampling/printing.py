@@ -1,5 +1,5 @@
-"""Conditions to codes by whatever a decoder offers: masked positions in parallel, or in raster
-order."""
+"""Conditions to codes by whatever a decoder offers: masked positions in parallel, in raster order,
+or in any order a group at a time."""
 
 from __future__ import annotations
 
@@ -7,26 +7,56 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from sampling.guidance import doubled, guided_logits, guided_step
-from sampling.parallel import decode_masked
+from sampling.guidance import doubled, told_half
+from sampling.in_order import (
+    ORDERS,
+    Schedule,
+    decode_in_order,
+    largest_group,
+    priorities,
+    ranks,
+)
+from sampling.parallel import Written, decode_masked, require_passes
+from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.raster import decode_raster
+
+Probes = Mapping[str, Callable[..., Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Press:
-    """How codes are chosen; `guidance` 1 asks the decoder with its conditions only, and
-    `num_passes` is of no matter to a causal one."""
+    """How codes are chosen. `guidance` 1 asks the decoder with its conditions only; `num_passes` is
+    of no matter to a causal decoder, `order` (see `sampling.in_order`) only to a random one."""
 
     policy: Policy = dataclasses.field(default_factory=Policy)
     num_passes: int = 1
     guidance: float = 1.0
+    order: str = "random"
+
+    def __post_init__(self) -> None:
+        require_passes(self.num_passes)
+        if self.order not in ORDERS:
+            raise ValueError(f"order {self.order!r} is not known; there is: {', '.join(ORDERS)}")
+
+
+def num_passes(probes: Probes, press: Press, num_positions: int) -> int:
+    """How often a page goes through the decoder's trunk when all of it is printed, the reading of
+    its letters not counted. Under guidance each time is twice."""
+    if "step" in probes:
+        once = num_positions
+    elif "advance" in probes:
+        once = min(press.num_passes, num_positions)
+    else:
+        once = press.num_passes
+    return once if press.guidance == 1 else 2 * once
 
 
 def print_codes(
-    probes: Mapping[str, Callable[..., Any]],
+    probes: Probes,
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
     given: Mapping[str, Any],
@@ -35,15 +65,51 @@ def print_codes(
     press: Press,
 ) -> Int[Array, "B y x Q"]:
     """Fill the masked positions by a decoder's probes: one with a `step` prints them in raster
-    order, each given all codes before it, the known ones among them; any other in parallel, given
-    all known codes."""
-    scale, policy = press.guidance, press.policy
+    order, each given all codes before it, the known ones among them; one with an `advance` in the
+    press's order, given all known codes and those before; any other in parallel, given all known
+    codes."""
+    scale, pick = press.guidance, Pick(keys, press.policy, press.guidance)
+    twice = lambda rows: doubled(rows, rows, scale)  # noqa: E731
     if scale != 1:
         given = doubled(dict(given), dict(probes["unconditional"](given)), scale)
     if "step" in probes:
-        sheet = probes["prefill"](doubled(codes, codes, scale), given)
-        step = guided_step(probes["step"], scale)
-        return decode_raster(step, sheet, codes, masked, keys, policy=policy)
-    logits_of = guided_logits(lambda c, m: probes["logits"](c, m, given), scale)
-    passes = press.num_passes
-    return decode_masked(logits_of, codes, masked, keys, num_passes=passes, policy=policy)
+        sheet = probes["prefill"](twice(codes), given)
+
+        def step(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
+            chosen, _, sheet = probes["step"](at, twice(before), sheet, pick)
+            return told_half(chosen, scale), sheet
+
+        return decode_raster(step, sheet, codes, masked, pick)
+    if "advance" in probes:
+        return _in_order(probes, codes, masked, given, pick, press=press)
+
+    def write(codes: Array, masked: Array, pick: Pick) -> Written:
+        chosen, logits = probes["write"](*twice((codes, masked)), given, pick)
+        return told_half(chosen, scale), pick.combined(logits)
+
+    return decode_masked(write, codes, masked, pick, num_passes=press.num_passes)
+
+
+def _in_order(
+    probes: Probes,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    given: Mapping[str, Any],
+    pick: Pick,
+    *,
+    press: Press,
+) -> Int[Array, "B y x Q"]:
+    B, y, x, Q = codes.shape
+    T = y * x
+    passes = min(press.num_passes, T)
+    twice = lambda rows: doubled(rows, rows, press.guidance)  # noqa: E731
+    rank = ranks(priorities(press.order, pick.keys, T), masked)
+    num_known = T - masked.sum(axis=(1, 2))
+    group = jnp.zeros((B, largest_group(T, passes), Q), jnp.int32)
+    galley = probes["lay_out"](*twice((codes, num_known, rank, group)), given)
+
+    def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:
+        chosen, _, galley = probes["advance"](*twice((at, now, before)), galley, pick)
+        return told_half(chosen, press.guidance), galley
+
+    return decode_in_order(advance, galley, codes, masked, pick, Schedule(rank, passes))

@@ -12,30 +12,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
-from sampling.parallel import LogitsFn
-from sampling.policy import Policy, choose
+from sampling.parallel import WriteFn
+from sampling.picking import Pick
 
-StepFn = Callable[[Int[Array, ""], Int[Array, "B Q"], Any], tuple[Float[Array, "B Q V"], Any]]
-"""(position, the codes of the one before it, state) -> (logits of the position, state)."""
+StepFn = Callable[[Int[Array, ""], Int[Array, "B Q"], Any, Pick], tuple[Int[Array, "B Q"], Any]]
+"""(position, the codes of the one before it, state, pick) -> (codes of the position, state)."""
 
 
 def decode_raster_slowly(
-    logits_of: LogitsFn,
+    write: WriteFn,
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
-    keys: Array,
-    *,
-    policy: Policy = Policy(),  # noqa: B008  # a frozen value
+    pick: Pick,
 ) -> Int[Array, "B y x Q"]:
     """Fill the masked positions in raster order, whole pages anew for every one: obviously
     right."""
-    _, y, x, _ = codes.shape
+    B, y, x, _ = codes.shape
     for t in range(y * x):
         row, column = divmod(t, x)
-        logits = logits_of(codes, masked)[:, row, column]
-        chosen = _chosen(keys, jnp.array(t), logits, policy)
+        everywhere = jnp.full((B, y * x), t)  # what is picked elsewhere is thrown away
+        chosen = write(codes, masked, pick.at(everywhere))[0][:, row, column]
         here = jnp.where(masked[:, row, column, None], chosen, codes[:, row, column])
         codes = codes.at[:, row, column].set(here)
         masked = masked.at[:, row, column].set(False)
@@ -47,13 +45,11 @@ def decode_raster(
     state: Any,
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
-    keys: Array,
-    *,
-    policy: Policy = Policy(),  # noqa: B008  # a frozen value
+    pick: Pick,
 ) -> Int[Array, "B y x Q"]:
     """Fill the masked positions in raster order; the others never change, and are read as they are.
 
-    `state` is what `step` starts with, prompt and cache; `keys` has one key a row. A masked
+    `state` is what `step` starts with, prompt and cache; `pick` has one key a row. A masked
     position is chosen given all codes before it, so not given the known ones after it. The loop
     ends with the last masked position of the batch.
     """
@@ -63,18 +59,9 @@ def decode_raster(
 
     def one(t: Int[Array, ""], carry: tuple[Array, Any]) -> tuple[Array, Any]:
         flat, state = carry
-        logits, state = step(t, flat[:, jnp.maximum(t - 1, 0)], state)
-        chosen = _chosen(keys, t, logits, policy)
+        chosen, state = step(t, flat[:, jnp.maximum(t - 1, 0)], state, pick.at(t))
         here = jnp.where(hidden[:, t, None], chosen, flat[:, t]).astype(flat.dtype)
         return flat.at[:, t].set(here), state
 
     flat, _ = jax.lax.fori_loop(0, last, one, (codes.reshape(B, y * x, Q), state))
     return flat.reshape(codes.shape)
-
-
-def _chosen(
-    keys: Array, at: Int[Array, ""], logits: Float[Array, "B Q V"], policy: Policy
-) -> Int[Array, "B Q"]:
-    here = jax.vmap(lambda key: jax.random.fold_in(key, at))(keys)
-    rows = jax.vmap(lambda key, row: choose(key, row, policy))
-    return rows(here, logits.astype(jnp.float32))

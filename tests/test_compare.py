@@ -1,11 +1,9 @@
 """A comparison: its variants are real ones, and each is trained for its budget and shown."""
 
-import importlib
 import json
 
-import pytest
-
 import pipeline
+from configs.compare import decoders, quantizers
 from tests.bundles import finish, start
 from train.config import load
 
@@ -16,11 +14,26 @@ VARIANTS = {"wide": [], "narrow": ["--config.model.quantizer.num_codes=4"]}
 """
 
 
-@pytest.mark.parametrize("name", ["quantizers"])
-def test_every_variant_is_a_config_that_builds(name):
-    chosen = importlib.import_module(f"configs.compare.{name}")
-    for changes in chosen.VARIANTS.values():
-        assert pipeline.tokenizer_task(load(chosen.CONFIG, changes)).model.quantizer.num_codes > 0
+def test_every_quantizer_is_a_config_that_builds():
+    for changes in quantizers.VARIANTS.values():
+        task = pipeline.tokenizer_task(load(quantizers.CONFIG, changes))
+        assert task.model.quantizer.num_codes > 0
+
+
+def test_every_decoder_is_a_config_that_builds():
+    found = {
+        name: (pipeline.decoder_task(config), pipeline.decoder_press(config))
+        for name, config in (
+            (name, load(decoders.CONFIG, changes)) for name, changes in decoders.VARIANTS.items()
+        )
+    }
+    for name, (task, press) in found.items():
+        assert name.startswith(task.model.objective)
+        assert ("depth" in name) == (task.model.head == "depth")
+        assert ("locked" in name) == task.model.conditioning.lock_regions
+        assert ("guided" in name) == (press.guidance != 1)
+        assert ("8 passes" in name) == (press.num_passes == 8)
+    assert len(set(map(str, found.values()))) == len(found)
 
 
 def test_variants_share_a_budget_and_a_table(tmp_path):

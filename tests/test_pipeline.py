@@ -5,6 +5,7 @@ import pytest
 
 import pipeline
 from blueprint.schema import Blueprint, Box, Text
+from decoder.conditioning import canonical_page
 from evals.proof import lost_positions, proof_of
 from evals.readers import ReadLine
 from tests.bundles import tiny_bundle
@@ -42,7 +43,7 @@ def test_lost_words_are_printed_again_in_their_boxes_alone(bundle, good):
     masked = lost_positions(PAGE, proof_of(PAGE, Reader(9).read(np.zeros((128, 128, 3)))), (16, 16))
     assert masked[10:12, 1:8].all() and not masked[:9].any()
     np.testing.assert_array_equal(best[~masked], codes[~masked])
-    canonical = bundle.tokenizer.probes["encode"](pipeline.canonical_page(PAGE)[None])[0]
+    canonical = bundle.tokenizer.probes["encode"](canonical_page(PAGE)[None])[0]
     if good == 1:  # the first reprint is the canonical line
         np.testing.assert_array_equal(best[masked], np.asarray(canonical)[masked])
     elif good == 2:  # the second is sampled

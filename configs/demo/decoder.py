@@ -28,6 +28,11 @@ def get_config() -> ConfigDict:
                     "lock_regions": False,
                 },
                 "objective": "masked",
+                "head": "factorised",
+                "depth": {
+                    "width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2,
+                    "head_size": 16, "hidden": 64,
+                },
                 "ordered": True,
                 "dropout": 0.0,
                 "remat": "none",
@@ -35,6 +40,7 @@ def get_config() -> ConfigDict:
             "whole_mask": 0.8,
             "drop_blueprint": 0.0,
             "drop_glyphs": 0.0,
+            "press": {"num_passes": 1, "guidance": 1.0, "order": "random"},
             "data": {
                 "page": {"width_px": 128, "height_px": 128, "quoted": "mixed"},
                 "num_pages": 4000,

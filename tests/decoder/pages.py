@@ -13,6 +13,7 @@ from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
 BLOCKS = BlockConfig(width=32, num_layers=2, num_heads=2, num_kv_heads=2, head_size=16, hidden=64)
+DEPTH = BlockConfig(width=16, num_layers=2, num_heads=2, num_kv_heads=1, head_size=8, hidden=32)
 GRID = (6, 7)
 
 

@@ -2,6 +2,7 @@
 by heart."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,15 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from decoder import sheets
 from decoder.model import Decoder
 from decoder.task import DecoderTask
 from layers.axes import axes_tree, partition_spec, use_rules
+from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press, print_codes
 from sampling.raster import decode_raster, decode_raster_slowly
-from tests.decoder.pages import BLOCKS, GRID, batch, config, given
+from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
 from train.loop import place_batch
@@ -57,30 +60,36 @@ def case(name):
     """A decoder and what two pages tell it."""
     if name == "classes":
         return loud(Decoder(CLASSES, rngs=nnx.Rngs(1))), {"classes": jnp.array([3, 0])}
-    lock = name == "locked"
-    model = loud(Decoder(config(lock=lock), rngs=nnx.Rngs(1)))
+    lock, head = name == "locked", "depth" if name == "depth" else "factorised"
+    model = loud(Decoder(config(lock=lock, head=head, depth=DEPTH), rngs=nnx.Rngs(1)))
     return model, given(batch(2, lock=lock))
 
 
-@pytest.mark.parametrize("name", ["open", "locked", "classes"])
+@pytest.mark.parametrize("name", ["open", "locked", "classes", "depth"])
 def test_printing_with_a_cache_is_printing_by_whole_forwards(name):
     model, told = case(name)
     codes = jnp.array(batch(2)["codes"], jnp.int32)
     masked = jax.random.bernoulli(jax.random.key(0), 0.7, (2, *GRID)).at[:, -1, -3:].set(False)
     keys = jax.random.split(jax.random.key(5), 2)
     graphdef, state = nnx.split(model)
-    forward = jax.jit(lambda s, c, m: nnx.merge(graphdef, s)(c, m, told), compiler_options=QUICK)
+    write = jax.jit(
+        lambda s, c, m, pick: nnx.merge(graphdef, s).write(c, m, told, pick),
+        compiler_options=QUICK,
+    )
 
     def decode(codes, masked, keys, policy, first=0):
         there = {name: array[first:] for name, array in told.items()}
-        sheet = model.prefill(codes[first:], there)
-        rows = (array[first:] for array in (codes, masked, keys))
-        return decode_raster(model.step, sheet, *rows, policy=policy)
+        sheet = sheets.prefill(model, codes[first:], there)
+        return decode_raster(step, sheet, codes[first:], masked[first:], Pick(keys[first:], policy))
+
+    def step(*arrays):
+        codes, _, sheet = sheets.step(model, *arrays)
+        return codes, sheet
 
     fast = jax.jit(decode, static_argnums=(3, 4), compiler_options=QUICK)
     for policy in (Policy(), Policy(1.0)) if name == "open" else (Policy(1.0),):
         slow = decode_raster_slowly(
-            lambda c, m: forward(state, c, m), codes, masked, keys, policy=policy
+            functools.partial(write, state), codes, masked, Pick(keys, policy)
         )
         made = fast(codes, masked, keys, policy)
         np.testing.assert_array_equal(made, slow)
@@ -96,13 +105,14 @@ def test_every_step_has_the_logits_of_the_forward():
     model, told = case("open")
     codes = jnp.array(batch(2)["codes"], jnp.int32)
     whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
-    flat = codes.reshape(2, T, 6)
+    flat, pick = codes.reshape(2, T, 6), Pick(jax.random.split(jax.random.key(0), 2))
 
     def one(sheet, t):
-        logits, sheet = model.step(t, flat[:, jnp.maximum(t - 1, 0)], sheet)
+        before = flat[:, jnp.maximum(t - 1, 0)]
+        _, logits, sheet = sheets.step(model, t, before, sheet, pick)
         return sheet, logits
 
-    _, steps = jax.lax.scan(one, model.prefill(codes, told), jnp.arange(T))
+    _, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(T))
     np.testing.assert_allclose(steps.swapaxes(0, 1), whole, atol=1e-4)
 
 
@@ -121,8 +131,9 @@ def gradient(task, mesh, rules, data):
         )
 
 
-def test_eight_devices_are_one_with_remat_too():
-    shape = config(lock=True, dropout=0.2)
+@pytest.mark.parametrize("changes", [{}, {"objective": "random", "head": "depth"}], ids=str)
+def test_eight_devices_are_one_with_remat_too(changes):
+    shape = config(lock=True, dropout=0.2, depth=DEPTH, **changes)
     task = DecoderTask(shape, drop_blueprint=0.3, drop_glyphs=0.3)
     spare = dataclasses.replace(task, model=dataclasses.replace(shape, remat="dots"))
     data, rules = batch(8, lock=True), {"B": ("data", "fsdp"), "D": "fsdp", "N": "tensor"}
@@ -186,7 +197,7 @@ def test_the_shapes_of_llamagen_b():
 def test_the_class_is_not_rotated(zero):
     model = Decoder(dataclasses.replace(CLASSES, zero_prefix_rotation=zero), rngs=nnx.Rngs(0))
     codes = jnp.zeros((1, *GRID, 6), jnp.int32)
-    cos, sin = model.prefill(codes, {"classes": jnp.array([1])}).turn
+    cos, sin = sheets.prefill(model, codes, {"classes": jnp.array([1])}).turn
     assert (cos[:, 0] == (0 if zero else 1)).all() and (sin[:, 0] == 0).all()
     np.testing.assert_allclose(cos[:, 1:] ** 2 + sin[:, 1:] ** 2, 1, atol=1e-5)
     np.testing.assert_allclose(
@@ -207,6 +218,8 @@ def test_a_class_left_out_is_the_last_row():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="objective 'casual' is not known; there is: masked, cau"):
         config(objective="casual")
+    with pytest.raises(ValueError, match="head 'deep' is not known; there is: factorised, depth"):
+        config(head="deep")
     with pytest.raises(ValueError, match="num_classes 3 needs objective 'causal'"):
         config(objective="masked", num_classes=3)
     with pytest.raises(ValueError, match=r"dropout 1\.0"):

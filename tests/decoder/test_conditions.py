@@ -12,8 +12,9 @@ from blueprint.schema import Blueprint, Box, Shape, Text
 from decoder.conditioning import KINDS, REGION_FEATURES, ConditioningConfig, condition
 from decoder.dropping import drop
 from decoder.model import Decoder
-from decoder.sight import held
+from decoder.sight import Order, held
 from decoder.task import DecoderTask
+from sampling.in_order import ranks
 from sampling.printing import Press, print_codes
 from tests.decoder.pages import BLOCKS, GRID, batch, config, given
 from tests.tokenizer.menu import QUICK
@@ -45,7 +46,7 @@ def test_a_box_holds_the_codes_whose_regions_know_of_it():
     assert 0 < known.sum() < 64
 
 
-@pytest.mark.parametrize("objective", ["masked", "causal"])
+@pytest.mark.parametrize("objective", ["masked", "causal", "random"])
 def test_a_letter_reaches_the_codes_in_its_box_and_no_other(objective):
     blocks = dataclasses.replace(BLOCKS, num_layers=1)
     shape = dataclasses.replace(config(objective=objective, blocks=blocks), conditioning=LOCKED)
@@ -101,7 +102,7 @@ def test_rows_are_left_out_by_key_at_their_rates():
     assert abs(float(both) - 0.18) < 0.03
 
 
-@pytest.mark.parametrize("objective", ["masked", "causal"])
+@pytest.mark.parametrize("objective", ["masked", "causal", "random"])
 def test_guidance_reaches_what_is_printed(objective):
     """Scale 1 prints what no guidance prints; another the greedy choice of the combined logits."""
     task = DecoderTask(config(objective=objective), drop_blueprint=0.1, drop_glyphs=0.1)
@@ -115,7 +116,8 @@ def test_guidance_reaches_what_is_printed(objective):
         return print_codes(probes, codes, masked, arrays, keys, press=press)
 
     def logits(arrays):
-        return model(codes, masked, arrays)[:, 2, 3]
+        order = Order(ranks(jnp.zeros((2, masked[0].size)), masked))
+        return model(codes, masked, arrays, order=order)[:, 2, 3]
 
     nothing = drop(arrays, blueprint=jnp.ones(2, bool), glyphs=jnp.ones(2, bool))
     told, untold = logits(arrays), logits(nothing)
@@ -126,7 +128,7 @@ def test_guidance_reaches_what_is_printed(objective):
     assert (made != printed(Press())).any()
 
 
-@pytest.mark.parametrize("objective", ["masked", "causal"])
+@pytest.mark.parametrize("objective", ["masked", "causal", "random"])
 def test_dropout_follows_the_key(objective):
     shape = config(objective=objective, dropout=0.3)
     model, data = Decoder(shape, rngs=nnx.Rngs(0)), batch(2)

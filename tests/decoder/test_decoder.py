@@ -15,7 +15,8 @@ from decoder.conditioning import ConditioningConfig, canonical_page, characters,
 from decoder.model import Decoder, DecoderConfig
 from decoder.task import CONDITIONS, DecoderTask, draw_mask, example
 from layers.block import BlockConfig
-from sampling.parallel import decode_masked
+from sampling.parallel import at_once, decode_masked
+from sampling.picking import Pick
 from sampling.policy import Policy
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
@@ -131,10 +132,8 @@ def test_parallel_decoding_keeps_what_is_known(model):
         def logits_of(c, m):
             return model(c, m, {name: array[rows] for name, array in given(data).items()})
 
-        policy = Policy(temperature)
-        return decode_masked(
-            logits_of, codes[rows], masked[rows], keys[rows], num_passes=passes, policy=policy
-        )
+        pick = Pick(keys[rows], Policy(temperature))
+        return decode_masked(at_once(logits_of), codes[rows], masked[rows], pick, num_passes=passes)
 
     greedy = run(1, 0.0)
     expected = jnp.where(masked[..., None], logits_of(codes, masked).argmax(-1), codes)

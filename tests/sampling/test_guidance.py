@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sampling.guidance import combine, doubled, guided_logits, guided_step
+from sampling.guidance import combine, doubled, told_half
+from sampling.picking import Pick
+from sampling.policy import Policy
 
 TOLD, UNTOLD = jax.random.normal(jax.random.key(0), (2, 3, 4, 7))
 
@@ -19,25 +21,22 @@ def test_the_combination_is_its_formula():
 
 
 def test_a_scale_of_one_doubles_nothing():
-    ask = lambda rows: rows  # noqa: E731
-    assert guided_logits(ask, 1.0) is ask and guided_step(ask, 1.0) is ask
     assert doubled({"a": TOLD}, {"a": UNTOLD}, 1.0)["a"] is TOLD
+    assert told_half(TOLD, 1.0) is TOLD and Pick(jax.random.key(0)).combined(TOLD) is TOLD
 
 
-def test_both_halves_are_asked_at_once():
-    """The toy adds its rows to what each of the doubled batch was told; its state counts steps."""
-    scale = 3.0
-    given = doubled({"bias": TOLD}, {"bias": UNTOLD}, scale)
-    asked = []
+def test_the_told_half_is_what_was_doubled():
+    both = doubled({"a": TOLD}, {"a": UNTOLD}, 2.0)
+    assert both["a"].shape == (6, 4, 7)
+    np.testing.assert_array_equal(told_half(both, 2.0)["a"], TOLD)
 
-    def logits_of(rows):
-        asked.append(rows.shape)
-        return rows + given["bias"]
 
-    rows = jnp.arange(84.0).reshape(3, 4, 7)
-    wanted = combine(rows + TOLD, rows + UNTOLD, scale)
-    np.testing.assert_allclose(guided_logits(logits_of, scale)(rows), wanted, rtol=1e-5)
-    step = guided_step(lambda at, before, state: (logits_of(before) * at, state + 1), scale)
-    logits, state = step(jnp.array(2), rows, jnp.zeros(6))
-    np.testing.assert_allclose(logits, 2 * wanted, rtol=1e-5)
-    assert asked == [(6, 4, 7)] * 2 and (state == 1).all()
+def test_both_halves_get_one_choice_from_the_combined():
+    """Greedy it is the best of the formula; drawn, what one draws from it without guidance."""
+    keys, both = jax.random.split(jax.random.key(1), 3), jnp.concatenate([TOLD, UNTOLD])
+    formula = combine(TOLD, UNTOLD, 3.0)
+    for policy in (Policy(), Policy(1.0)):
+        made = Pick(keys, policy, 3.0)(both)
+        np.testing.assert_array_equal(made[:3], Pick(keys, policy)(formula))
+        np.testing.assert_array_equal(made[3:], made[:3])
+    np.testing.assert_array_equal(Pick(keys, Policy(), 3.0)(both)[:3], formula.argmax(-1))

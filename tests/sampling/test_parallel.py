@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sampling.parallel import decode_masked
+from sampling.parallel import at_once, decode_masked
+from sampling.picking import Pick
 from sampling.policy import Policy
 
 SHAPE, V = (3, 2, 5, 4), 6
@@ -24,8 +25,9 @@ def logits_of(codes, masked):
     return BIAS + (seen.mean(axis=(1, 2, 3)) @ MIX)[:, None, None, None]
 
 
-def decode(codes=CODES, masked=MASKED, keys=KEYS, **options):
-    return np.asarray(decode_masked(logits_of, codes, masked, keys, **options))
+def decode(codes=CODES, masked=MASKED, keys=KEYS, policy=Policy(), num_passes=1):  # noqa: B008
+    pick = Pick(keys, policy)
+    return np.asarray(decode_masked(at_once(logits_of), codes, masked, pick, num_passes=num_passes))
 
 
 @pytest.mark.parametrize("num_passes", [1, 3, 20])
@@ -62,7 +64,9 @@ def passes(num_passes, policy):
         return logits_of(codes, masked)
 
     with jax.disable_jit():
-        made = decode_masked(watched, CODES, MASKED, KEYS, num_passes=num_passes, policy=policy)
+        made = decode_masked(
+            at_once(watched), CODES, MASKED, Pick(KEYS, policy), num_passes=num_passes
+        )
     return seen, np.asarray(made)
 
 
@@ -77,7 +81,7 @@ def test_the_schedule_is_a_cosine_and_only_uncovers(num_passes):
         assert (before | ~after).all()
     np.testing.assert_array_equal(
         jax.jit(lambda k: decode_masked(
-            logits_of, CODES, MASKED, k, num_passes=num_passes, policy=Policy(1.0)
+            at_once(logits_of), CODES, MASKED, Pick(k, Policy(1.0)), num_passes=num_passes
         ))(KEYS), made,
     )  # fmt: skip
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sampling.parallel import at_once
+from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.raster import decode_raster, decode_raster_slowly
 
@@ -29,20 +31,20 @@ def logits_of(codes, masked):
     return before.reshape(-1, Y, X, Q, V)
 
 
-def step(at, before, total):
+def step(at, before, total, pick):
     """The same with the sum kept."""
     total = total + jnp.where(at > 0, moves(before, jnp.maximum(at - 1, 0)), 0)
-    return total, total
+    return pick(total), total
 
 
 def decode(codes=CODES, masked=MASKED, keys=KEYS, policy=Policy()):  # noqa: B008  # frozen
     start = jnp.zeros((len(codes), Q, V))
-    return np.asarray(decode_raster(step, start, codes, masked, keys, policy=policy))
+    return np.asarray(decode_raster(step, start, codes, masked, Pick(keys, policy)))
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.5), Policy(1.5, 4, 0.9, 0.01)], ids=str)
 def test_fast_is_slow(policy):
-    slow = decode_raster_slowly(logits_of, CODES, MASKED, KEYS, policy=policy)
+    slow = decode_raster_slowly(at_once(logits_of), CODES, MASKED, Pick(KEYS, policy))
     made = decode(policy=policy)
     np.testing.assert_array_equal(made, slow)
     np.testing.assert_array_equal(made[~MASKED], CODES[~MASKED])

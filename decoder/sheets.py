@@ -1,0 +1,71 @@
+"""Pages printed by a causal decoder, position by position in raster order, with a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from decoder.depth import Pick
+from decoder.model import BY_POSITION, Decoder
+from layers.attention import LayerCache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Pages being printed code by code: keys and values of letters and codes so far, how each
+    token is turned, whom it may look at, and the conditions with their positions in raster
+    order."""
+
+    cache: LayerCache
+    turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
+    mask: Bool[Array, "#B 1 #T T"]
+    told: dict[str, Array]
+
+
+def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[str, Array]) -> Sheet:
+    """A causal decoder's blank sheet, its letters read. Only the shape of `codes` is used."""
+    B, y, x, _ = codes.shape
+    told = model.flat(conditions, y * x)
+    turn, mask = model.turn(told, B, (y, x)), model.sight(told, (y, x))
+    num_tokens = mask.shape[-1]
+    cache = model.config.blocks.empty_cache(B, num_tokens)
+    prefix = num_tokens - y * x
+    if prefix:
+        letters = model.mixed(model.letters(told))
+        first = tuple(part[:, :prefix] for part in turn)
+        at = jnp.zeros((B,), jnp.int32)
+        _, cache = model.blocks(letters, first, mask[:, :, :prefix], cache=cache, at=at)
+    return Sheet(cache, turn, mask, told)
+
+
+def step(
+    model: Decoder,
+    at: Int[Array, ""],
+    before: Int[Array, "B Q"],
+    sheet: Sheet,
+    pick: Pick,
+) -> tuple[Int[Array, "B Q"], Float[Array, "B Q V"], Sheet]:
+    """The codes of the position `at` in raster order, the logits that `pick` chose them from and
+    the sheet with what was before; `before` are the codes of the position before, which are not
+    looked at when there is none.
+
+    Steps are to be taken in order, since each fills in its own part of the cache.
+    """
+    B = before.shape[0]
+    prefix = 0 if model.config.num_classes else sheet.told["letters"].shape[1]
+    here = lambda x, i, axis=1: jax.lax.dynamic_slice_in_dim(x, i, 1, axis)  # noqa: E731
+    told = {n: here(x, at) if n in BY_POSITION else x for n, x in sheet.told.items()}
+    page = jnp.where(at == 0, model.start(told, B), model.codes(before[:, None]))
+    tokens = model.page(page, told)
+    tokens = tokens if model.config.num_classes else model.mixed(tokens)
+    turn = tuple(here(part, prefix + at) for part in sheet.turn)
+    mask = here(sheet.mask, prefix + at, 2)
+    index = jnp.full((B,), prefix + at, jnp.int32)
+    tokens, cache = model.blocks(tokens, turn, mask, cache=sheet.cache, at=index)
+    codes, logits = model.choose(model.norm(tokens), told, pick)
+    return codes[:, 0], logits[:, 0], dataclasses.replace(sheet, cache=cache)

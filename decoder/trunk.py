@@ -1,0 +1,48 @@
+"""The blocks of a decoder, with what training does to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from layers.attention import LayerCache
+from layers.axes import constrain
+from layers.block import Block, BlockConfig, Dropout, Stack
+
+
+class Trunk(Stack):
+    """A stack of blocks that thins its updates when it is given a key, and keeps of the forward
+    pass what `remat` says (`layers.block.REMATS`)."""
+
+    def __init__(self, config: BlockConfig, *, dropout: float, remat: str, rngs: nnx.Rngs) -> None:
+        make = lambda r: Block(config, rngs=r)  # noqa: E731
+        super().__init__(make, config.num_layers, rngs=rngs, dtype=config.dtype)
+        self.config = config
+        self.dropout = dropout
+        self.remat = remat
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B T D"],
+        turn: tuple[Array, Array],
+        mask: Bool[Array, "#B 1 #T S"],
+        *,
+        cache: LayerCache | None = None,
+        at: Int[Array, " B"] | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """The layers over tokens, which a cache may join to earlier ones. Without a key nothing is
+        random."""
+        keys = None
+        if key is not None and self.dropout:
+            keys = jax.random.split(key, self.config.num_layers)
+
+        def layer(block: Block, x: Array, item: tuple[Any, Any]) -> tuple[Array, Any]:
+            kept, own = item
+            dropout = None if own is None else Dropout(self.dropout, own)
+            return block(x, turn, mask, cache=kept, at=at, dropout=dropout)
+
+        return self.scan(layer, constrain(tokens, "BTD"), (cache, keys), remat=self.remat)

@@ -1,0 +1,90 @@
+"""Configs to tasks, and trained runs to models that can be asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from decoder.model import DecoderConfig
+from decoder.task import DecoderTask
+from planner.model import PlannerConfig
+from planner.task import PlannerTask
+from tokenizer.critic import CriticConfig
+from tokenizer.model import TokenizerConfig
+from tokenizer.recogniser import RecogniserConfig, RecogniserTask
+from tokenizer.task import LossConfig, TokenizerTask
+from train.checkpoint import fingerprint, load_weights
+from train.config import build
+from train.model import Model
+
+
+def tokenizer_task(config: ConfigDict) -> TokenizerTask:
+    """The task of a tokenizer's config, without the recogniser of its loss, which only training
+    needs; without a `critic` in it there is none."""
+    model = build(TokenizerConfig, config.model, path="config.model")
+    losses = build(LossConfig, config.losses, path="config.losses")
+    critic = build(CriticConfig, config.get("critic", {}), path="config.critic")
+    return TokenizerTask(model, losses, critic)
+
+
+def recogniser_task(config: ConfigDict) -> RecogniserTask:
+    """The task of a recogniser's config."""
+    return RecogniserTask(build(RecogniserConfig, config.model, path="config.model"))
+
+
+def planner_task(config: ConfigDict) -> PlannerTask:
+    """The task of a planner's config."""
+    return PlannerTask(build(PlannerConfig, config.model, path="config.model"))
+
+
+def decoder_task(config: ConfigDict) -> DecoderTask:
+    """The task of a decoder's config, without the contract that its codes bring."""
+    model = build(DecoderConfig, config.model, path="config.model")
+    names = ("whole_mask", "drop_blueprint", "drop_glyphs")
+    return DecoderTask(model, **{name: config[name] for name in names if name in config})
+
+
+_TASKS = {
+    "tokenizer": tokenizer_task, "planner": planner_task, "decoder": decoder_task,
+    "recogniser": recogniser_task,
+}  # fmt: skip
+
+
+def load_model(workdir: Path) -> Model:
+    """The newest weights of a training run (averaged ones if kept), ready to be asked.
+
+    Raises `FileNotFoundError` when the folder is no run, `CheckpointError` when nothing was saved
+    there yet.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{workdir} is no training run (no config.json); train there first")
+    config = ConfigDict(json.loads(path.read_text()))
+    weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
+    placed = jax.device_put((weights, extra))
+    return Model(
+        config, _TASKS[config.task](config), *placed, manifest, fingerprint(weights, extra)
+    )
+
+
+def token_contract(tokenizer: Model) -> dict[str, Any]:
+    """What identifies a tokenizer's codes: two with the same contract mean the same by every
+    code."""
+    model = tokenizer_task(tokenizer.config).model
+    quantizer, kind = model.quantizer, model.quantizer.kind
+    page, f = tokenizer.config.data.page, model.backbone.downsampling
+    plain = kind in ("fsq", quantizer.name)
+    return {
+        "codebook_size": int(tokenizer.probes["codebook_size"]()),
+        "num_codes": quantizer.num_codes,
+        "quantizer": quantizer.name if plain else f"{quantizer.name} of {kind}",
+        "levels": list(quantizer.levels) if kind == "fsq" else [],
+        "downsampling": f,
+        "grid": [page.height_px // f, page.width_px // f],
+        "scan": "raster",
+        "weights": tokenizer.weight_hash,
+    }

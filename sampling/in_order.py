@@ -1,0 +1,154 @@
+"""Codes in an order that is given, a group of positions a pass: a slow loop that is the
+specification, and the one with a cache that agrees with it.
+
+Known positions come first in the order, so that all of them are context. Both loops draw the codes
+at position p of a page with `fold_in(page's key, p)`, so a page's codes depend neither on its
+neighbours nor on the batch's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from sampling.parallel import Written, require_passes
+from sampling.picking import Pick
+
+ORDERS = ("random", "raster")
+_WHOLE = (
+    1 << 16
+)  # shares of a page's positions are whole numbers of these, so that counts are exact
+_ORDER = 0  # folded into a page's key, twice
+
+WriteInOrderFn = Callable[
+    [Int[Array, "B y x Q"], Int[Array, "B T"], Int[Array, "B T"], Pick], Written
+]
+"""(codes, their ranks, how many of the first are seen where one is written, pick) -> (codes of
+every position, the logits they were picked from)."""
+
+AdvanceFn = Callable[
+    [Int[Array, " B"], Int[Array, " B"], Int[Array, "B G Q"], Any, Pick],
+    tuple[Int[Array, "B G Q"], Any],
+]
+"""(first slot that the state has not read, first slot to write, the codes from the former on,
+state, pick) -> (codes from the latter on, state). Slot r is the position of rank r."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The place of each position in the order, and in how many passes they are printed.
+
+    Raises `ValueError` for no passes.
+    """
+
+    rank: Int[Array, "B T"]
+    num_passes: int
+
+    def __post_init__(self) -> None:
+        require_passes(self.num_passes)
+
+
+def ranks(priority: Float[Array, "B T"], masked: Bool[Array, "B y x"]) -> Int[Array, "B T"]:
+    """The place of each position in the order: known ones, then those of least `priority`."""
+    last = jnp.where(masked.reshape(priority.shape), priority, -jnp.inf)
+    return jnp.argsort(jnp.argsort(last, axis=1), axis=1)
+
+
+def priorities(order: str, keys: Array, num_positions: int) -> Float[Array, "B T"]:
+    """Of a named order: `raster`, or `random`, drawn by each page's key.
+
+    Raises `ValueError` for another.
+    """
+    if order == "raster":
+        steps = jnp.arange(num_positions, dtype=jnp.float32)
+        return jnp.broadcast_to(steps, (len(keys), num_positions))
+    if order == "random":
+        own = Pick(keys).at(num_positions).at(_ORDER).keys  # no position has this number
+        return jax.vmap(lambda key: jax.random.uniform(key, (num_positions,)))(own)
+    raise ValueError(f"order {order!r} is not known; there is: {', '.join(ORDERS)}")
+
+
+def _shares(num_passes: int) -> np.ndarray:
+    """What share of the masked positions is left before each pass, and after the last: cosine."""
+    shares = np.cos(0.5 * np.pi * np.arange(num_passes + 1) / num_passes)
+    return np.floor(_WHOLE * shares + 1e-6).astype(np.int32)
+
+
+def num_left(total: Int[Array, " B"], i: Int[Array, ""] | int, num_passes: int) -> Int[Array, " B"]:
+    """How many of `total` masked positions are left before pass i: a share cos(pi i / 2n) rounded
+    down, but every pass prints one while there are some."""
+    share = jnp.asarray(_shares(num_passes))[i]
+    # total * share would not fit in 32 bits
+    high, low = total // 256, total % 256
+    cosine = (high * share + (low * share) // 256) // (_WHOLE // 256)
+    return jnp.minimum(cosine, jnp.maximum(total - i, 0))
+
+
+def largest_group(num_positions: int, num_passes: int) -> int:
+    """The most positions that any pass prints, however many are masked."""
+    if num_passes >= num_positions:
+        return 1
+    return -(-num_positions * int(-np.diff(_shares(num_passes)).min()) // _WHOLE)
+
+
+def decode_in_order_slowly(
+    write: WriteInOrderFn,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+    schedule: Schedule,
+) -> Int[Array, "B y x Q"]:
+    """Fill the masked positions, whole pages anew for every pass: obviously right."""
+    rank, num_passes = schedule.rank, schedule.num_passes
+    B, T = rank.shape
+    total = masked.sum(axis=(1, 2))
+    places = jnp.broadcast_to(jnp.arange(T), (B, T))
+    for i in range(num_passes):
+        now, after = (T - num_left(total, j, num_passes)[:, None] for j in (i, i + 1))
+        num_seen = jnp.broadcast_to(now, (B, T))
+        chosen, _ = write(codes, rank, num_seen, pick.at(places))
+        group = ((rank >= now) & (rank < after)).reshape(masked.shape)
+        codes = jnp.where(group[..., None], chosen, codes)
+    return codes
+
+
+def decode_in_order(
+    advance: AdvanceFn,
+    state: Any,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+    schedule: Schedule,
+) -> Int[Array, "B y x Q"]:
+    """Fill the masked positions; the others never change. `pick` has one key a row.
+
+    `state` is what `advance` starts with, prompt and known codes; its groups are as large as
+    `largest_group` says, and what one has beyond the positions of its pass is not kept.
+    """
+    rank, num_passes = schedule.rank, schedule.num_passes
+    B, T = rank.shape
+    size = largest_group(T, num_passes)
+    total, order = masked.sum(axis=(1, 2)), jnp.argsort(rank, axis=1)
+    take = lambda rows, index: jnp.take_along_axis(rows, index[..., None], axis=1)  # noqa: E731
+
+    def one(i: Int[Array, ""], carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+        slots, at, state = carry
+        now, after = (T - num_left(total, j, num_passes) for j in (i, i + 1))
+        read, written = (jnp.minimum(n[:, None] + jnp.arange(size), T - 1) for n in (at, now))
+        places = jnp.take_along_axis(order, written, axis=1)
+        chosen, state = advance(at, now, take(slots, read), state, pick.at(places))
+        rows = jnp.arange(B)[:, None]
+        fresh = now[:, None] + jnp.arange(size) < after[:, None]
+        slot = jnp.where(fresh, written, T)  # past the end, so dropped
+        slots = slots.at[rows, slot].set(chosen.astype(slots.dtype), mode="drop")
+        return slots, now, state
+
+    slots = take(codes.reshape(B, T, -1), order)
+    slots, _, _ = jax.lax.fori_loop(0, num_passes, one, (slots, T - total, state))
+    return take(slots, rank).reshape(codes.shape)

@@ -37,9 +37,9 @@ from tokenizer.recogniser import Frozen, RecogniserTask
 from tokenizer.recogniser import example as recogniser_example
 from tokenizer.text_loss import TextConfig
 from train.config import ConfigError, build
-from train.data.batching import batches
+from train.data.batching import batches, in_turn
 from train.data.codes import open_caches, origins, page_px, require_same
-from train.data.sources import DataConfig, Pages, Plans, heldout, open_sources
+from train.data.sources import DataConfig, Pages, Plans, heldout, open_buckets
 from train.loop import Evaluator, LoopConfig, Probes
 from train.task import Task
 
@@ -62,9 +62,15 @@ def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _batches(data: DataConfig, procedural: Any, transform: Any, loop: LoopConfig) -> Any:
-    sources = open_sources(data, procedural)
-    drawn = {"batch_size": data.batch_size, "seed": loop.seed}
-    return batches(sources.records, transform, weights=sources.weights, **drawn)
+    buckets = open_buckets(data, procedural)
+    drawn = [
+        batches(
+            sources.records, transform, weights=sources.weights, batch_size=data.batch_size,
+            seed=loop.seed + 1000 * number,
+        )
+        for number, sources in enumerate(buckets)
+    ]  # fmt: skip
+    return in_turn(drawn, [sources.share for sources in buckets])
 
 
 def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
@@ -103,6 +109,8 @@ def _recogniser(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
 
 def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     task, press = decoder_task(config), decoder_press(config)
+    if data.buckets:
+        raise ConfigError("config.data.buckets is to be (): a decoder has its caches' pages")
     model = task.model
     if isinstance(data.codes, str) or not data.codes:
         raise ConfigError("config.data.codes is to be a tuple of code caches, as ('runs/codes',)")

@@ -4,9 +4,11 @@ import os
 
 from hypothesis import settings
 
+from tests.bundles import COMPILED_QUICKLY
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", COMPILED_QUICKLY]
 )
 
 settings.register_profile("shared machines", deadline=None)

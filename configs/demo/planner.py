@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
                 "num_pages": 20000,
                 "batch_size": 2,
                 "num_evaluation_pages": 16,
+                "buckets": (),
                 "prompt_tokenizer": "",
                 "sources": {},
                 "skip_bad": False,

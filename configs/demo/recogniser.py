@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
                 "num_pages": 40000,
                 "batch_size": 4,
                 "num_evaluation_pages": 16,
+                "buckets": (),
                 "sources": {},
                 "skip_bad": False,
             },

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
                 "num_pages": 8000,
                 "batch_size": 2,
                 "num_evaluation_pages": 16,
+                "buckets": (),
                 "sources": {},
                 "skip_bad": False,
             },

@@ -37,13 +37,14 @@ def task(name, **changes):
 
 
 def fresh(make, seed=0):
-    """A module as it starts, its kernels drawn by numpy: one program a shape costs seconds here."""
+    """A module as it starts, its kernels and tables drawn by numpy: one program a shape costs
+    seconds here."""
     rng = np.random.default_rng(seed)
     module = nnx.eval_shape(make)
     graphdef, state = nnx.split(module)
     for path, variable in nnx.to_flat_state(state):
         letters, value = variable.get_metadata(), np.zeros(variable.shape, variable.dtype)
-        if path[-1] == "kernel":
+        if letters.get("summed"):
             sizes = zip(letters["axes"], variable.shape, strict=True)
             fan_in = math.prod(size for letter, size in sizes if letter in letters["summed"])
             value = rng.normal(0, fan_in**-0.5, variable.shape).astype(np.float32)

@@ -1,4 +1,5 @@
-"""Every backbone trains with every kind of quantizer, under the critic and the text losses."""
+"""Every backbone trains with every kind of quantizer, under the critic and the text loss of edges
+(that of features: test_text_loss.py)."""
 
 import dataclasses
 import functools
@@ -13,17 +14,13 @@ from evals.health import alarms
 from tests.tokenizer.menu import KINDS
 from tests.tokenizer.test_backbones import TINY, fresh
 from tests.tokenizer.test_critic import SMALL
-from tests.tokenizer.test_text_loss import BOTH, frozen
-from tests.tokenizer.test_text_loss import SMALL as ROOMY
 from tokenizer.lines import boxed_example
 from tokenizer.model import TokenizerConfig
-from tokenizer.task import TokenizerTask
+from tokenizer.task import LossConfig, TokenizerTask
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages
 
 START = 15  # the critic's first step
-READER = dataclasses.replace(ROOMY, height_px=12, width_px=96, width=8, hidden=16)
-FAST = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
 PAIRED = (
     "product", "vq", "vq cosine", "vq ema", "ibq", "lfq", "bsq", "product of vq", "residual of vq",
 )  # fmt: skip
@@ -49,7 +46,7 @@ def test_thirty_steps_neither_collapse_nor_diverge(backbone, kind):
     its step on, and codes that are still in use."""
     critic = dataclasses.replace(SMALL, weight=0.1, start_step=START, adaptive=True)
     model = TokenizerConfig(TINY[backbone], KINDS[kind])
-    played = TokenizerTask(model, BOTH, critic, frozen(READER))
+    played = TokenizerTask(model, LossConfig(text_edges=1.0), critic)
     graphdef, params, extra = nnx.split(fresh(lambda: played.init(nnx.Rngs(0))), nnx.Param, ...)
     params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
     optimizer = optax.adam(3e-3)
@@ -68,7 +65,6 @@ def test_thirty_steps_neither_collapse_nor_diverge(backbone, kind):
         return optax.apply_updates(params, updates), after, opt, scalars
 
     rows, given = [], strips()
-    step = step.lower(params, extra, opt, given, 0).compile(FAST)
     for n in range(2 * START):
         params, extra, opt, scalars = step(params, extra, opt, given, np.int32(n))
         rows.append({name: float(value) for name, value in scalars.items()})

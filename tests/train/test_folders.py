@@ -1,5 +1,6 @@
 """Sources: mixtures, and a folder of images: fitted, annotated, every bad record named."""
 
+import collections
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from train.config import ConfigError, build, load
 from train.data.entries import Fitted, SourceError, gather
 from train.data.formats.folder import read
 from train.data.posters.pages import plan
-from train.data.sources import DataConfig, Plans, open_source, open_sources
+from train.data.sources import DataConfig, Pages, Plans, open_buckets, open_source, open_sources
 from train.loop import train
 
 
@@ -100,6 +101,43 @@ def test_mixtures(folder):
     for alone in (build(DataConfig, {**data, "sources": {}}), DataConfig(config.page, 5, 2)):
         assert open_sources(alone, Plans).weights is None and alone.is_procedural
         assert open_source(alone, Plans) == Plans(config.page, 5)
+
+
+def test_batches_are_of_one_size_each(folder, tmp_path):
+    """Images go to the nearest shape, drawn pages to all alike, and a source stays as frequent as
+    it was; the tokenizer trains on them."""
+    shapes = {"wide": (300, 100), "square": (90, 100), "tall": (60, 130)}
+    for name, size in shapes.items():
+        Image.new("RGB", size, "#123456").save(folder / f"{name}.png")
+    write(folder, *({"image": f"{name}.png", "caption": name} for name in shapes))
+    mine = {"format": "folder", "path": str(folder), "weight": 1.0}
+    given = {"mine": mine, "drawn": {"format": "pages", "weight": 2.0}}
+    overrides = [
+        f"--config.data.sources={given}", "--config.data.buckets=((192, 96), (96, 192))",
+        "--config.data.batch_size=2", "--config.loop.num_steps=3",
+    ]  # fmt: skip
+    config = load("configs/tiny/tokenizer.py", overrides)
+    run, sizes = pipeline.run(config), collections.Counter()
+    for i in range(60):
+        pixels = run.dataset[i]["pixels"]
+        sizes[pixels.shape[1:3]] += 1
+        np.testing.assert_array_equal(pixels, run.dataset[i]["pixels"])
+    assert set(sizes) == {(128, 128), (96, 192), (192, 96)}
+    assert all(abs(count - 20) <= 1 for count in sizes.values())
+    buckets = open_buckets(build(DataConfig, config.data), Pages)
+    assert [[len(r) for r in b.records] for b in buckets] == [[16, 1]] * 3
+    assert [b.records[1][0]["prompt"] for b in buckets] == ["square", "wide", "tall"]
+    for bucket in buckets:
+        np.testing.assert_allclose(bucket.weights, (2 / 3, 1 / 3))
+    state = train(run.task, run.dataset, run.loop, tmp_path / "run")
+    assert int(state.step) == 3 and len({run.dataset[i]["pixels"].shape for i in range(3)}) > 1
+    with pytest.raises(ValueError, match="100 x 96 px is under 96 px or no multiple of 8"):
+        pipeline.run(load("configs/tiny/tokenizer.py", ["--config.data.buckets=((100, 96),)"]))
+    with pytest.raises(ConfigError, match=r"config\.data\.buckets is to be \(\)"):
+        decoder = load("configs/tiny/decoder.py")
+        with decoder.unlocked():
+            decoder.data.buckets = ((96, 192),)
+        pipeline.run(decoder)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,12 @@ def batches(
     # The first source's order is that which it has alone.
     parts = [grain.MapDataset.source(s).seed(seed + i) for i, s in enumerate(sources)]
     parts = [(part.shuffle() if shuffle else part).repeat() for part in parts]
-    mixed = grain.MapDataset.mix(parts, weights) if len(parts) > 1 else parts[0]
-    return mixed.map(transform).batch(batch_size, drop_remainder=True)
+    return in_turn(parts, weights).map(transform).batch(batch_size, drop_remainder=True)
+
+
+def in_turn(datasets: Sequence[grain.MapDataset], shares: Sequence[float]) -> grain.MapDataset:
+    """Batches of several data sets, each whole, in these shares; of one alone, its own."""
+    return grain.MapDataset.mix(datasets, shares) if len(datasets) > 1 else datasets[0]
 
 
 def iterate(

@@ -258,6 +258,15 @@ class Fitted:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def native_px(self) -> list[tuple[int, int]]:
+        """(width, height) of every image."""
+        return [entry.size_px for entry in self.entries]
+
+    def at_size(self, page_px: tuple[int, int], indices: Sequence[int]) -> Fitted:
+        """Some of the records, on pages of another size."""
+        chosen = tuple(self.entries[i] for i in indices)
+        return Fitted(chosen, *page_px, painted=self.painted)
+
     def __getitem__(self, index: int) -> Record:
         entry, page_px = self.entries[int(index)], (self.width_px, self.height_px)
         blueprint = refit(entry.size_px, page_px, entry.elements, entry.background)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from train.data.entries import Fitted, Named, Record, gather
@@ -115,6 +116,10 @@ class DataConfig:
     mixed by `code_weights` (by their sizes if there are none); which run's `tokenizer` shows what
     it prints is "" for no pictures. A planner says which `tokenizer.json` its prompts are read with
     ("" for bytes). `num_evaluation_pages` held-out pages are looked at meanwhile.
+
+    `buckets` are further page sizes (width, height in pixels): a batch has pages of one size, an
+    image goes to the size nearest to its shape, and procedural pages come in all of them alike.
+    Evaluators and code caches keep to `page`.
     """
 
     page: PageStyle
@@ -127,6 +132,17 @@ class DataConfig:
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
     skip_bad: bool = False
     num_evaluation_pages: int = 16
+    buckets: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for width, height in self.buckets:  # which is refused as the page's own size would be
+            dataclasses.replace(self.page, width_px=width, height_px=height)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Every page size, (width, height) in pixels, that of `page` first."""
+        further = ((width, height) for width, height in self.buckets)
+        return (self.page.width_px, self.page.height_px), *further
 
     @property
     def is_procedural(self) -> bool:
@@ -140,6 +156,11 @@ class Sources:
 
     records: tuple[Any, ...]
     weights: tuple[float, ...] | None
+
+    @property
+    def share(self) -> float:
+        """How often any of them is drawn, beside the sources of other buckets."""
+        return sum(self.weights or (1.0,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +199,38 @@ def open_sources(data: DataConfig, procedural: Callable[..., Any]) -> Sources:
     ]
     weights = tuple(source.weight for source in data.sources.values())
     return Sources(tuple(opened), weights if len(opened) > 1 else None)
+
+
+def open_buckets(data: DataConfig, procedural: Callable[..., Any]) -> list[Sources]:
+    """The sources of a config at each of its page sizes, those that have none left out, with
+    weights that keep every source as frequent over all sizes as it should be.
+
+    Raises as `open_sources`.
+    """
+    whole = open_sources(data, procedural)
+    if not data.buckets:
+        return [whole]
+    weights = whole.weights or (1.0,)
+    found: list[list[tuple[Any, float]]] = [[] for _ in data.sizes]
+    for records, weight in zip(whole.records, weights, strict=True):
+        for bucket, (part, share) in zip(found, _by_size(records, data.sizes), strict=True):
+            bucket.extend([(part, weight * share)] if share else [])
+    return [Sources(*map(tuple, zip(*bucket, strict=True))) for bucket in found if bucket]  # type: ignore[arg-type]  # pairs
+
+
+def _by_size(records: Any, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Any, float]]:
+    """The records for each page size, and their share of all."""
+    if isinstance(records, Pages | Plans):  # drawn at any size
+        for width, height in sizes:
+            style = dataclasses.replace(records.style, width_px=width, height_px=height)
+            yield dataclasses.replace(records, style=style), 1 / len(sizes)
+        return
+    aspects = np.log([width / height for width, height in sizes])
+    own = np.log([width / height for width, height in records.native_px()])
+    nearest = np.abs(own[:, None] - aspects).argmin(axis=1)
+    for i, size in enumerate(sizes):
+        indices = np.flatnonzero(nearest == i).tolist()
+        yield records.at_size(size, indices), len(indices) / len(records)
 
 
 def open_source(data: DataConfig, procedural: Callable[..., Any]) -> Any:

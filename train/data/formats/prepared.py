@@ -8,6 +8,7 @@ values are paths into the features, such as `objects.bbox`; lists on the way are
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import hashlib
 import io
@@ -121,7 +122,7 @@ class Prepared:
         self.folder, self.split, self.fields = Path(folder), split, fields
         self.page_px, self.painted = page_px, painted
         self._examples: Any = None
-        self.kept = range(len(self._open()))
+        self.kept: Sequence[int] = range(len(self._open()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_examples": None}
@@ -180,6 +181,18 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def native_px(self) -> list[tuple[int, int]]:
+        """(width, height) of every image, from their headers."""
+        examples = self._open()
+        bytes_of = lambda number: _at(examples[number], self._image)  # noqa: E731
+        return [Image.open(io.BytesIO(bytes_of(number))).size for number in self.kept]
+
+    def at_size(self, page_px: tuple[int, int], indices: Sequence[int]) -> Prepared:
+        """Some of the records, on pages of another size."""
+        other = copy.copy(self)
+        other.page_px, other.kept = page_px, [self.kept[i] for i in indices]
+        return other
 
     def _page(
         self, example: Mapping[str, Any], image: Image.Image

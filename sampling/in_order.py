@@ -21,9 +21,7 @@ from sampling.parallel import Written, require_passes
 from sampling.picking import Pick
 
 ORDERS = ("random", "raster")
-_WHOLE = (
-    1 << 16
-)  # shares of a page's positions are whole numbers of these, so that counts are exact
+_WHOLE = 1 << 16  # shares of a page are whole numbers of these, so that counts are exact
 _ORDER = 0  # folded into a page's key, twice
 
 WriteInOrderFn = Callable[

@@ -49,7 +49,8 @@ class DecoderConfig:
     (arXiv 2412.01827) feeds as many tokens, each code after an instruction that later ones do see.
 
     `head`: `factorised` gives all codes of a position at once, each from its own matrix; `depth`
-    one after another by a small transformer of the sizes `depth` (`decoder.depth`).
+    one after another by a small transformer of the sizes `depth_blocks`
+    (`decoder.depth`).
 
     `ordered` says that a code is one scalar's level (FSQ of one channel), so that near codes mean
     near values: the head then predicts a level for each code beside the free logits.
@@ -70,7 +71,7 @@ class DecoderConfig:
     conditioning: ConditioningConfig
     objective: str = "masked"
     head: str = "factorised"
-    depth: BlockConfig = BlockConfig(  # noqa: RUF009  # a frozen value
+    depth_blocks: BlockConfig = BlockConfig(  # noqa: RUF009  # a frozen value
         width=32, num_layers=1, num_heads=2, num_kv_heads=2, head_size=16, hidden=64
     )
     ordered: bool = False
@@ -131,14 +132,14 @@ class Decoder(nnx.Module):
             self.level_head = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
             self.log_sharpness = nnx.Param(jnp.full((Q,), math.log(SHARPNESS)), axes="Q", summed="")
         deep = config.head == "depth"
-        self.depth = Depth(config.depth, sizes, trained=trained, rngs=rngs) if deep else None
+        self.depth = Depth(config.depth_blocks, sizes, trained=trained, rngs=rngs) if deep else None
 
     def _head_inputs(self) -> tuple[str, dict[str, int]]:
         """What the heads read, in letters, and the sizes of these: a position's features, or those
         that the depth transformer makes of them for each code."""
         config = self.config
         deep = config.head == "depth"
-        width = config.depth.width if deep else config.blocks.width
+        width = config.depth_blocks.width if deep else config.blocks.width
         sizes = {"D": width, "Q": config.num_codes, "V": config.codebook_size}
         return "BTQD" if deep else "BTD", sizes
 

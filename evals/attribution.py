@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from evals.metrics import word_hits
+from evals.metrics.words import word_hits
 
 STAGES = {
     "typeset": "reader", "reconstructed": "tokenizer",

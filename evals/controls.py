@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from blueprint.typeset import PLAIN_FONT, load_font
-from evals.metrics import word_accuracy
+from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
 
 FREQUENT_WORDS = """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.metrics import character_error_rate
+from evals.metrics.words import character_error_rate
 from train.log import Evaluation
 from train.loop import Probes
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from evals.metrics import psnr_db, word_accuracy
+from evals.metrics.pixels import psnr_db
+from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
 from train.log import Evaluation
 from train.loop import Probes

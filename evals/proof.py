@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from blueprint.schema import Blueprint, Text
-from evals.metrics import word_hits
+from evals.metrics.words import word_hits
 from evals.readers import ReadLine
 
 Rect = tuple[float, float, float, float]

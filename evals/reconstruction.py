@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evals.health import alarms, code_use
-from evals.metrics import psnr_db, ssim, word_accuracy
+from evals.metrics.pixels import psnr_db, ssim
+from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
 from train.log import Evaluation
 from train.loop import Probes

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from blueprint.typeset import PLAIN_FONT, load_font
-from evals.metrics import word_hits
+from evals.metrics.words import word_hits
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LINE_PX, _GAP_PX = 15, 4

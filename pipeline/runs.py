@@ -82,7 +82,7 @@ def _tokenizer(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     if task.losses.text_features:
         task = dataclasses.replace(task, recogniser=frozen_recogniser(text.recogniser))
     if task.losses.perceptual:
-        perceptual = build(PerceptualConfig, config.perceptual, path="config.perceptual")
+        perceptual = build(PerceptualConfig, config.get("perceptual", {}), path="config.perceptual")
         task = dataclasses.replace(task, perceptual=perceptual_of(perceptual))
     pages = Pages(heldout(data.page), data.num_evaluation_pages)
     return Run(task, _batches(data, Pages, transform, loop), loop, Reconstructions(pages))

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                 },
                 "objective": "masked",
                 "head": "factorised",
-                "depth": {
+                "depth_blocks": {
                     "width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2,
                     "head_size": 16, "hidden": 64,
                 },

@@ -9,7 +9,7 @@ from blueprint.check import copy_fidelity
 from blueprint.schema import Blueprint
 from evals.attribution import attribute
 from evals.controls import control_scores
-from evals.metrics import word_accuracy, word_precision
+from evals.metrics.words import word_accuracy, word_precision
 from evals.readers import RapidReader
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import Page, page

@@ -2,13 +2,16 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from decoder import sheets
 from decoder.conditioning import ConditioningConfig
 from decoder.model import DecoderConfig
 from decoder.task import example
 from layers.block import BlockConfig
+from sampling.picking import Pick
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -40,6 +43,21 @@ def batch(size, *, lock=False, grid=GRID):
     data = {name: jnp.stack([r[name] for r in rows(size, lock)]) for name in rows(size, lock)[0]}
     corner = {"codes", "glyph_codes", "regions", "glyphs"}
     return {n: a[:, : grid[0], : grid[1]] if n in corner else a for n, a in data.items()}
+
+
+def every_step(model, codes, told):
+    """A causal decoder's logits [B T Q V] position by position, each given the true codes before
+    it, and the sheet in the end."""
+    (B, y, x, Q), pick = codes.shape, Pick(jax.random.split(jax.random.key(0), len(codes)))
+    flat = codes.reshape(B, y * x, Q)
+
+    def one(sheet, t):
+        before = flat[:, jnp.maximum(t - 1, 0)]
+        _, logits, sheet = sheets.step(model, t, before, sheet, pick)
+        return sheet, logits
+
+    sheet, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(y * x))
+    return steps.swapaxes(0, 1), sheet
 
 
 def given(data, size=None):

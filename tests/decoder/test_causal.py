@@ -20,7 +20,7 @@ from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press, print_codes
 from sampling.raster import decode_raster, decode_raster_slowly
-from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, given
+from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, every_step, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
 from train.loop import place_batch
@@ -61,7 +61,7 @@ def case(name):
     if name == "classes":
         return loud(Decoder(CLASSES, rngs=nnx.Rngs(1))), {"classes": jnp.array([3, 0])}
     lock, head = name == "locked", "depth" if name == "depth" else "factorised"
-    model = loud(Decoder(config(lock=lock, head=head, depth=DEPTH), rngs=nnx.Rngs(1)))
+    model = loud(Decoder(config(lock=lock, head=head, depth_blocks=DEPTH), rngs=nnx.Rngs(1)))
     return model, given(batch(2, lock=lock))
 
 
@@ -105,15 +105,8 @@ def test_every_step_has_the_logits_of_the_forward():
     model, told = case("open")
     codes = jnp.array(batch(2)["codes"], jnp.int32)
     whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
-    flat, pick = codes.reshape(2, T, 6), Pick(jax.random.split(jax.random.key(0), 2))
-
-    def one(sheet, t):
-        before = flat[:, jnp.maximum(t - 1, 0)]
-        _, logits, sheet = sheets.step(model, t, before, sheet, pick)
-        return sheet, logits
-
-    _, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(T))
-    np.testing.assert_allclose(steps.swapaxes(0, 1), whole, atol=1e-4)
+    steps, _ = every_step(model, codes, told)
+    np.testing.assert_allclose(steps, whole, atol=1e-4)
 
 
 def gradient(task, mesh, rules, data):
@@ -133,7 +126,7 @@ def gradient(task, mesh, rules, data):
 
 @pytest.mark.parametrize("changes", [{}, {"objective": "random", "head": "depth"}], ids=str)
 def test_eight_devices_are_one_with_remat_too(changes):
-    shape = config(lock=True, dropout=0.2, depth=DEPTH, **changes)
+    shape = config(lock=True, dropout=0.2, depth_blocks=DEPTH, **changes)
     task = DecoderTask(shape, drop_blueprint=0.3, drop_glyphs=0.3)
     spare = dataclasses.replace(task, model=dataclasses.replace(shape, remat="dots"))
     data, rules = batch(8, lock=True), {"B": ("data", "fsdp"), "D": "fsdp", "N": "tensor"}

@@ -22,7 +22,7 @@ from tests.decoder.pages import DEPTH, batch, config, given
 from tests.tokenizer.menu import QUICK
 
 SMALL = (2, 2)
-DEEP = config(objective="masked", head="depth", depth=DEPTH)
+DEEP = config(objective="masked", head="depth", depth_blocks=DEPTH)
 TRAINED = {"dropout": 0.0, "remat": "none"}
 
 

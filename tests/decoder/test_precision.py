@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from decoder import sheets
 from decoder.model import Decoder
 from decoder.task import DecoderTask
-from sampling.picking import Pick
-from tests.decoder.pages import BLOCKS, batch, config
+from tests.decoder.pages import BLOCKS, batch, config, every_step
 from tests.tokenizer.menu import QUICK
 
 GRID = (2, 3)
@@ -38,17 +36,10 @@ def test_forward_loss_gradients_and_printing():
         def run(params, graphdef=graphdef, task=task):
             model = nnx.merge(graphdef, params)
             whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
-            flat, pick = codes.reshape(2, T, 6), Pick(jax.random.split(jax.random.key(0), 2))
-
-            def one(sheet, t):
-                before = flat[:, jnp.maximum(t - 1, 0)]
-                _, logits, sheet = sheets.step(model, t, before, sheet, pick)
-                return sheet, logits
-
-            sheet, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(T))
+            steps, sheet = every_step(model, codes, told)
             loss = lambda p: task.loss(nnx.merge(graphdef, p), data, jax.random.key(0))[0]  # noqa: E731
             graded = jax.value_and_grad(loss)(params)
-            return whole, steps.swapaxes(0, 1), sheet.cache.keys, *graded
+            return whole, steps, sheet.cache.keys, *graded
 
         out[dtype] = jax.jit(run, compiler_options=QUICK)(params)
     (exact, _, wide, exact_loss, _), (near, steps, cache, loss, grads) = out.values()

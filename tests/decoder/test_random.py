@@ -59,7 +59,10 @@ def test_what_comes_later_has_no_gradient(name):
 @functools.cache
 def case(name):
     """A task, a model and what two pages tell it."""
-    lock, deep = name == "locked", {"head": "depth", "depth": DEPTH} if name == "depth" else {}
+    lock, deep = (
+        name == "locked",
+        {"head": "depth", "depth_blocks": DEPTH} if name == "depth" else {},
+    )
     task = DecoderTask(config(objective="random", lock=lock, **deep))
     model = task.init(nnx.Rngs(1))
     model.head.kernel[...] = model.head.kernel[...] * 30  # so that draws depend on small things

@@ -15,14 +15,8 @@ from evals import report
 from evals.attribution import attribute
 from evals.benchmarks import pages
 from evals.health import alarms, code_use
-from evals.metrics import (
-    normalise,
-    psnr_db,
-    ssim,
-    word_accuracy,
-    word_hits,
-    word_precision,
-)
+from evals.metrics.pixels import psnr_db, ssim
+from evals.metrics.words import normalise, word_accuracy, word_hits, word_precision
 from evals.proof import element_reads, lost_words
 from evals.readers import RapidReader, ReadLine
 

@@ -69,6 +69,9 @@ def test_anyword(tmp_path):
     path.write_text("[]")
     with pytest.raises(SourceError, match="no list `data_list`"):
         list(anyword.read(path))
+    path.write_text('{"data_list": ')
+    with pytest.raises(SourceError, match=r"data\.json is no JSON \(.*\): fetch or write it anew"):
+        list(anyword.read(path))
 
 
 def test_coco_text(tmp_path):
@@ -106,7 +109,7 @@ def test_coco_text(tmp_path):
     (held,), bad = gather(coco_text.read(path, "val"), path)
     assert held.image.name == "e.jpg" and held.elements == () and not bad
     path.write_text("{}")
-    with pytest.raises(SourceError, match="no `imgs` and `anns`"):
+    with pytest.raises(SourceError, match="no dict `imgs` and no dict `anns`"):
         list(coco_text.read(path, "train"))
 
 
@@ -142,15 +145,17 @@ def test_crello(tmp_path):
         {**ROW, "id": "2", "preview": "b.png"}, bare, change({**ROW, "id": "3"}, left=300),
         change({**ROW, "id": "4"}, angle=30), change({**ROW, "id": "5"}, type=3),
         {**ROW, "id": "6", "left": [0]}, {**ROW, "id": "7", "canvas_width": 0},
+        change({**ROW, "id": "8"}, angle="steep"),
     ]  # fmt: skip
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
     said, (first, second, third) = complaints(crello.read(path), path)
     require(
-        said, "8 bad records and 3 good", "missing or broken: 2 (line 4)",
+        said, "9 bad records and 3 good", "missing or broken: 2 (line 4)",
         "no caption, title or keywords: a.png (line 5)", "past the image: 3 (line 6)",
         "stands at an angle: 4 (line 7)", "type that is no name", "unlike lengths: 6 (line 9)",
-        "canvas_height in pixels: 7", "is no JSON object: line 11",
+        "canvas_height in pixels: 7", "is no JSON object: line 12",
+        "has an angle that is no number: 8 (line 11)",
     )  # fmt: skip
     picture, text = first.elements  # what lies wholly off the canvas is not there
     assert first.background == "#f00"

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from blueprint.formats import to_json
 from blueprint.schema import Blueprint
-from evals.metrics import psnr_db
+from evals.metrics.pixels import psnr_db
 from train.checkpoint import differences
 from train.data.codes import (
     NAMES,
@@ -48,7 +48,7 @@ _LEAST_EQUAL = 0.999  # share of codes that come again; an accelerator may round
 # Keys of a data section that decide nothing of a record (`num_records` says how many there are).
 _NOT_OF_RECORDS = (
     "num_pages", "batch_size", "num_evaluation_pages", "codes", "code_weights", "tokenizer",
-    "prompt_tokenizer",
+    "prompt_tokenizer", "buckets",
 )  # fmt: skip
 # One record a chunk, for Grain reads at random; at level 3, the writer's own, the demo's records
 # took longer and no less room (3.8 kB each, here 3.5, uncompressed 26).

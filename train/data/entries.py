@@ -53,6 +53,25 @@ def refuse(problem: str) -> Entry:
     raise BadRecord(problem)
 
 
+def json_file(path: Path, what: str, parts: Mapping[str, type]) -> Mapping[str, Any]:
+    """The mapping in a JSON file of a format called `what`, which has these
+    parts of these types (`list` or `dict`).
+
+    Raises `FileNotFoundError` without the file, `SourceError` when it is of another format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; set the source's path to {what}'s JSON file")
+    try:
+        whole = json.loads(path.read_text())
+    except ValueError as problem:
+        raise SourceError(f"{path} is no JSON ({problem}): fetch or write it anew") from None
+    found = whole if isinstance(whole, Mapping) else {}
+    missing = [f"{t.__name__} `{key}`" for key, t in parts.items() if type(found.get(key)) is not t]
+    if missing:
+        raise SourceError(f"{path} is no {what} file: it has no {' and no '.join(missing)}")
+    return whole
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(its name, the value) of every line of a JSONL file; None for a line that is no JSON."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -113,6 +132,25 @@ def loaded(path: Path, root: Path) -> Image.Image:
             return image
     except (OSError, SyntaxError):  # Pillow raises both for damaged files
         raise BadRecord("is missing or broken") from None
+
+
+def begun(value: Any, key: str, root: Path) -> tuple[Path, tuple[int, int], str]:
+    """(path, size in pixels, caption) of a record that names its image within `root` by `key`.
+
+    Raises `BadRecord` when it does not, or has no caption, or the image cannot be read.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
+        raise BadRecord("names no image")
+    caption, path = said(value.get("caption")), root / value[key]
+    return path, loaded(path, root).size, caption
+
+
+def number(value: Any, what: str) -> float:
+    """A number, 0.0 for what is missing; raises `BadRecord` for anything else."""
+    try:
+        return float(value or 0)
+    except (TypeError, ValueError):
+        raise BadRecord(f"has {what} that is no number") from None
 
 
 def four_numbers(value: Any) -> tuple[float, float, float, float] | None:

@@ -35,8 +35,8 @@ from train.data.posters.pages import page, plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Pages:
-    """Records `{prompt, blueprint, pixels}` of `num_pages` seeds from `first_seed` on."""
+class _Drawn:
+    """The pages of `num_pages` seeds from `first_seed` on, which can be drawn at any size."""
 
     style: PageStyle
     num_pages: int
@@ -44,6 +44,11 @@ class Pages:
 
     def __len__(self) -> int:
         return self.num_pages
+
+
+@dataclasses.dataclass(frozen=True)
+class Pages(_Drawn):
+    """Records `{prompt, blueprint, pixels}` of `num_pages` seeds from `first_seed` on."""
 
     def __getitem__(self, index: int) -> Record:
         made = page(self.first_seed + int(index), self.style)
@@ -51,15 +56,8 @@ class Pages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plans:
+class Plans(_Drawn):
     """The same records without pixels, much faster."""
-
-    style: PageStyle
-    num_pages: int
-    first_seed: int = 0
-
-    def __len__(self) -> int:
-        return self.num_pages
 
     def __getitem__(self, index: int) -> Record:
         prompt, blueprint = plan(self.first_seed + int(index), self.style)
@@ -220,7 +218,7 @@ def open_buckets(data: DataConfig, procedural: Callable[..., Any]) -> list[Sourc
 
 def _by_size(records: Any, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Any, float]]:
     """The records for each page size, and their share of all."""
-    if isinstance(records, Pages | Plans):  # drawn at any size
+    if isinstance(records, _Drawn):
         for width, height in sizes:
             style = dataclasses.replace(records.style, width_px=width, height_px=height)
             yield dataclasses.replace(records, style=style), 1 / len(sizes)

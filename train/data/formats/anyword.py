@@ -14,7 +14,6 @@ t3_dataset.py of github.com/tyxsspa/AnyText reads.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from train.data.entries import (
     BadRecord,
     Entry,
     Named,
-    SourceError,
+    begun,
+    json_file,
     line_of,
-    loaded,
     placed,
-    said,
     sourced,
 )
 
@@ -38,11 +36,7 @@ def read(path: Path) -> Iterator[Named]:
     Raises `FileNotFoundError` without one, `SourceError` when it is of another format.
     """
     path = Path(path) / "data.json" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; set the source's path to AnyWord's JSON file")
-    whole = json.loads(path.read_text())
-    if not isinstance(whole, Mapping) or not isinstance(whole.get("data_list"), list):
-        raise SourceError(f"{path} is no AnyWord file: it has no list `data_list`")
+    whole = json_file(path, "AnyWord", {"data_list": list})
     root = path.parent / whole.get("data_root", "")
     if not root.is_dir():
         raise FileNotFoundError(
@@ -55,11 +49,7 @@ def read(path: Path) -> Iterator[Named]:
 
 
 def _entry(value: Any, root: Path) -> Entry:
-    if not isinstance(value, Mapping) or not isinstance(value.get("img_name"), str):
-        raise BadRecord("names no image")
-    caption = said(value.get("caption"))
-    path = root / value["img_name"]
-    size_px = loaded(path, root).size
+    path, size_px, caption = begun(value, "img_name", root)
     lines = []
     for line in value.get("annotations") or ():
         if not isinstance(line, Mapping) or not isinstance(line.get("polygon"), list):

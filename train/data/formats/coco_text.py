@@ -15,20 +15,17 @@ from __future__ import annotations
 
 import collections
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.data.entries import (
-    BadRecord,
     Entry,
     Named,
-    SourceError,
+    begun,
+    json_file,
     line_of,
-    loaded,
     placed,
-    said,
     sourced,
 )
 
@@ -41,11 +38,7 @@ def read(path: Path, split: str) -> Iterator[Named]:
     Raises `FileNotFoundError` without the file, `SourceError` when it is of another format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; set the source's path to COCO-Text's JSON")
-    whole = json.loads(path.read_text())
-    if not all(isinstance(whole, Mapping) and key in whole for key in ("imgs", "anns")):
-        raise SourceError(f"{path} is no COCO-Text file: it has no `imgs` and `anns`")
+    whole = json_file(path, "COCO-Text", {"imgs": dict, "anns": dict})
     texts = collections.defaultdict(list)
     for line in whole["anns"].values():
         texts[str(line.get("image_id"))].append(line)
@@ -61,18 +54,15 @@ def read(path: Path, split: str) -> Iterator[Named]:
 def _captions(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(folder.glob("captions_*.json")):
-        for line in json.loads(path.read_text()).get("annotations", ()):
+        for line in json_file(path, "COCO captions", {"annotations": list})["annotations"]:
             found.setdefault(str(line["image_id"]), line["caption"])
     return found
 
 
 def _entry(value: Mapping[str, Any], texts: Sequence[Mapping[str, Any]], root: Path) -> Entry:
-    if not isinstance(value.get("file_name"), str):
-        raise BadRecord("names no image")
-    caption = said(value.get("caption"))
-    paths = [root / folder / value["file_name"] for folder in _FOLDERS]
-    path = next((path for path in paths if path.is_file()), paths[0])
-    size_px = loaded(path, root).size
+    name = str(value.get("file_name"))
+    folders = [root / folder for folder in _FOLDERS if (root / folder / name).is_file()]
+    path, size_px, caption = begun(value, "file_name", folders[0] if folders else root)
     lines = [
         line_of(text["utf8_string"], placed(text.get("bbox"), size_px))
         for text in texts

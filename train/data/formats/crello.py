@@ -40,6 +40,7 @@ from train.data.entries import (
     four_numbers,
     json_lines,
     loaded,
+    number,
     placed,
     prompt_for,
     refuse,
@@ -125,7 +126,7 @@ def _layers(row: Mapping[str, Any], canvas: tuple[float, float]) -> Iterator[_La
             raise BadRecord("has a type that is no name (write class labels as their names)")
         if box is None or min(box[2:]) < 0:
             raise BadRecord("has a box that is not left, top, width and height")
-        angle = float(columns.get("angle") or 0)
+        angle = number(columns.get("angle"), "an angle")
         if name[0].islower():  # a release before 5
             box = (box[0] * canvas[0], box[1] * canvas[1], box[2] * canvas[0], box[3] * canvas[1])
             angle = math.degrees(angle)
@@ -149,7 +150,7 @@ def _text(layer: _Layer, canvas: tuple[float, float]) -> list[Element]:
     if abs(layer.degrees) > _LEVEL_DEGREES:
         raise BadRecord("has a text that stands at an angle")
     place = placed(list(layer.box), canvas)
-    size_px = float(columns.get("font_size") or 0) or layer.box[3] / len(lines) / 1.25
+    size_px = number(columns.get("font_size"), "a font_size") or layer.box[3] / len(lines) / 1.25
     bold = columns.get("font_bold")
     heavy = isinstance(bold, list) and 2 * sum(map(bool, bold)) > len(bold)
     align = columns.get("text_align")

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from train.data.entries import (
-    BadRecord,
     Entry,
     Named,
+    begun,
     json_lines,
     line_of,
-    loaded,
     placed,
     refuse,
-    said,
     sourced,
 )
 
@@ -42,11 +40,7 @@ def read(root: Path) -> Iterator[Named]:
 
 
 def _entry(value: Any, root: Path) -> Entry:
-    if not isinstance(value, Mapping) or not isinstance(value.get("image"), str):
-        raise BadRecord("names no image")
-    caption = said(value.get("caption"))
-    path = root / value["image"]
-    size_px = loaded(path, root).size
+    path, size_px, caption = begun(value, "image", root)
     lines = []
     for line in value.get("lines") or ():
         line = line if isinstance(line, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Scores as pure functions: of words and of pixels."""
+"""Words as they are compared, and what of them came out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import UInt8
-from skimage.metrics import structural_similarity
+from rapidfuzz.distance import Levenshtein
 
 _FOLDED = str.maketrans("‐‑‒–—−‘’“”", "------''\"\"")
 
@@ -43,31 +41,7 @@ def word_precision(targets: Sequence[Sequence[str]], reads: Sequence[Sequence[st
     return hits / read if read else 1.0
 
 
-def edits(a: str, b: str) -> int:
-    """The fewest insertions, deletions and substitutions that turn one into the other (Levenshtein
-    1966)."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, right in enumerate(b, 1):
-            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
-            diagonal, row[j] = row[j], best
-    return row[-1]
-
-
 def character_error_rate(targets: Sequence[str], reads: Sequence[str]) -> float:
     """Edits a target character, over all strings together; 0 when there are no characters."""
     total = sum(map(len, targets))
-    return sum(map(edits, targets, reads)) / total if total else 0.0
-
-
-def psnr_db(a: UInt8[np.ndarray, "B Y X C"], b: UInt8[np.ndarray, "B Y X C"]) -> float:
-    """Peak signal-to-noise ratio over all pages together; infinite for equal ones."""
-    error = np.mean(np.square(a.astype(np.float64) - b))
-    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
-
-
-def ssim(a: UInt8[np.ndarray, "B Y X C"], b: UInt8[np.ndarray, "B Y X C"]) -> float:
-    """Structural similarity (Wang et al. 2004), averaged over pages."""
-    pairs = zip(a, b, strict=True)
-    return float(np.mean([structural_similarity(x, y, channel_axis=-1) for x, y in pairs]))
+    return sum(map(Levenshtein.distance, targets, reads)) / total if total else 0.0

@@ -41,7 +41,10 @@ def clock() -> float:
 def seconds_per_step(config: Any, folder: Path) -> float:
     """The time of a step once it is compiled."""
     probe = config.copy_and_resolve_references()
-    probe.loop.update(num_steps=2 * PROBE_STEPS, save_every_steps=0, eval_every_steps=PROBE_STEPS)
+    with probe.unlocked():  # not every config names how often it evaluates
+        probe.loop.update(
+            num_steps=2 * PROBE_STEPS, save_every_steps=0, eval_every_steps=PROBE_STEPS
+        )
     run, marks = pipeline.run(probe), []
 
     def mark(step: int, probes: Probes) -> Evaluation:
@@ -55,8 +58,10 @@ def seconds_per_step(config: Any, folder: Path) -> float:
 def train_variant(config: Any, folder: Path, *, seconds: float) -> dict[str, float]:
     """Train for a budget and return the last evaluation, with `steps` and `seconds`."""
     step_s = seconds_per_step(config, folder / "probe")
-    config.loop.num_steps = max(int(seconds / step_s), 1)
-    config.loop.update(save_every_steps=0, eval_every_steps=0)
+    with config.unlocked():
+        config.loop.update(
+            num_steps=max(int(seconds / step_s), 1), save_every_steps=0, eval_every_steps=0
+        )
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
     run = pipeline.run(config)
     begin = clock()

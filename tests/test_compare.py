@@ -8,9 +8,18 @@ from tests.bundles import finish, start
 from train.config import load
 
 VARIANTS = """
-CONFIG = "configs/tiny/tokenizer.py"
+CONFIG = "{config}"
 COLUMNS = ("word_accuracy", "bits_per_px")
-VARIANTS = {"wide": [], "narrow": ["--config.model.quantizer.num_codes=4"]}
+VARIANTS = {{"wide": [], "narrow": ["--config.model.quantizer.num_codes=4"]}}
+"""
+# As the decoder's and the planner's: nothing in it says how often to evaluate.
+CONFIG = """
+from configs.tiny import tokenizer
+
+def get_config():
+    config = tokenizer.get_config()
+    del config.loop["eval_every_steps"]
+    return config
 """
 
 
@@ -37,7 +46,8 @@ def test_every_decoder_is_a_config_that_builds():
 
 
 def test_variants_share_a_budget_and_a_table(tmp_path):
-    (tmp_path / "variants.py").write_text(VARIANTS)
+    (tmp_path / "quiet.py").write_text(CONFIG)
+    (tmp_path / "variants.py").write_text(VARIANTS.format(config=tmp_path / "quiet.py"))
     flags = ("--variants", tmp_path / "variants.py", "--seconds", 1, "--out", tmp_path / "out")
     said = finish(start("compare", *flags))
     rows = json.loads((tmp_path / "out" / "results.json").read_text())

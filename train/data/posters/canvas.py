@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Sequence
 
 from blueprint.breaking import even, fault
 from blueprint.schema import Box, Element, Picture, Shape, Text
@@ -14,6 +15,7 @@ from train.data.posters.fonts import Family, families
 from train.data.posters.palettes import Palette
 
 LONG = (5, 6, 7, 8, 9)  # words of a long quote
+MIN_BODY_PX = 4  # under it no face has letters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,11 @@ class PageStyle:
 
     `long_quotes` is the share of a poster's main texts that are sentences of `LONG` words, in lines
     as even as can be; with 0 none is, and pages are what they were before there was the field.
+
+    `dense` is the share of pages that are of much text (`dense.py`), every string of it quoted;
+    with 0 none is. Such a page says `num_words` (least, most), as many again at every power of two,
+    or what there is room for, and its running text is `body_px` (least, most) high, whatever
+    `min_type_px` says; titles are higher.
     """
 
     width_px: int = 128
@@ -31,10 +38,18 @@ class PageStyle:
     quoted: str = "mixed"
     min_type_px: int = 12
     long_quotes: float = 0.0
+    dense: float = 0.0
+    num_words: tuple[int, int] = (1, 200)
+    body_px: tuple[int, int] = (12, 20)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.long_quotes <= 1:
-            raise ValueError(f"long_quotes {self.long_quotes} is not a share from 0 to 1")
+        for name in ("long_quotes", "dense"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not a share from 0 to 1")
+        for name, least in (("num_words", 1), ("body_px", MIN_BODY_PX)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name} {(low, high)} is not (least, most) from {least} up")
         if self.split not in ("train", "heldout"):
             raise ValueError(f"split {self.split!r} is not train or heldout")
         if self.quoted not in ("all", "mixed"):
@@ -110,21 +125,30 @@ class Canvas:
         share, rng, (_, top, room) = self.style.long_quotes, self.rng, anchor
         if not share or rng.random() >= share:
             return 0.0
-        said, face = self.phrase(rng.choice(LONG)).split(), self._face(look)
+        said = self.phrase(rng.choice(LONG)).split()
         first = max(self.u(look.size), self.style.min_type_px)
         while len(said) >= LONG[0]:
             for size in range(first, self.style.min_type_px - 1, -1):
-                width = face.font(look.weight, size).getlength
-                lines = self._wrap(" ".join(said), room - 2, lambda w, _, f=width: f(w), size)
-                smooth = even(" ".join(said), len(lines))
-                lines = smooth if max(map(width, smooth)) <= room - 2 else tuple(lines)
-                fits = max(map(width, lines)) <= room - 2 and not fault(lines)
-                if fits and top + round(size * PITCH) * len(lines) <= lowest:
-                    return self._set(kind, lines, anchor, look, size)
+                lines = self.broken(said, room, look, size)
+                if lines and top + round(size * PITCH) * len(lines) <= lowest:
+                    return self.set_lines(kind, lines, anchor, look, size)
             said.pop()
         return 0.0
 
-    def _face(self, look: Look) -> Face:
+    def broken(
+        self, said: Sequence[str], room: float, look: Look, size: int
+    ) -> tuple[str, ...] | None:
+        """Words in the fewest lines that fit `room` pixels, as even as can be; None if one word is
+        too wide or the breaks have a fault."""
+        font = self.face(look).font(look.weight, size)
+        string, width = " ".join(said), font.getlength
+        lines = self._wrap(string, room - 2, lambda w, _: width(w), size)
+        smooth = even(string, len(lines))
+        lines = smooth if max(map(width, smooth)) <= room - 2 else tuple(lines)
+        return lines if max(map(width, lines)) <= room - 2 and not fault(lines) else None
+
+    def face(self, look: Look) -> Face:
+        """The typeface that a look is set in."""
         return self.families[look.font or self.font].face
 
     def text(
@@ -140,7 +164,7 @@ class Canvas:
         The type shrinks until every word fits, down to the style's least size; past that the
         longest word is cut.
         """
-        room, face = anchor[2], self._face(look)
+        room, face = anchor[2], self.face(look)
         size = max(self.u(look.size), self.style.min_type_px)
 
         def width(line: str, size: int) -> float:
@@ -152,9 +176,9 @@ class Canvas:
         lines = self._wrap(string, room - 2, width, size)
         if not look.wraps and len(lines) > 1:
             lines = lines[:1]
-        return self._set(kind, tuple(lines), anchor, look, size)
+        return self.set_lines(kind, tuple(lines), anchor, look, size)
 
-    def _set(
+    def set_lines(
         self,
         kind: str,
         lines: tuple[str, ...],
@@ -164,7 +188,7 @@ class Canvas:
     ) -> float:
         """Add a text of such lines and size; returns its foot."""
         left, top, room = anchor
-        width = self._face(look).font(look.weight, size).getlength
+        width = self.face(look).font(look.weight, size).getlength
         wide = math.ceil(max(map(width, lines))) + 2 * INSET_PX
         pitch = round(size * PITCH)
         indent = {"left": 0.0, "center": (room - wide) / 2, "right": room - wide}[look.align]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 
 from blueprint.schema import Blueprint
-from train.data.posters import prompts
+from train.data.posters import dense, prompts
 from train.data.posters.canvas import Canvas, PageStyle, choose_families
 from train.data.posters.painting import paint
 from train.data.posters.scenes import DOMAINS
@@ -38,7 +38,10 @@ def _layout(seed: int, style: PageStyle) -> tuple[str, str, Blueprint]:
     domain, rng = _begin(seed, style.split)
     palettes, scenes = DOMAINS[domain]
     canvas = Canvas(seed, style, palettes)
-    scene = rng.choice(scenes)(canvas)
+    if style.dense and random.Random(f"dense {seed} {style.split}").random() < style.dense:
+        scene = dense.compose(canvas, domain)
+    else:
+        scene = rng.choice(scenes)(canvas)
     page = style.width_px, style.height_px
     blueprint = Blueprint(*page, canvas.palette.ground, tuple(canvas.elements))
     return domain, prompts.write(scene, blueprint, rng), blueprint

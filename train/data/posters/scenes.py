@@ -10,7 +10,6 @@ from train.data.posters.canvas import Canvas, Look
 from train.data.posters.palettes import MOCKUPS, POSTERS, SHOPS, Palette
 
 SUBJECTS = ("shoes", "lamps", "mugs", "bags", "plants", "coffee", "bikes", "bottles")
-MONTHS = ("MAY", "JUN", "AUG", "SEP")
 PHOTOS = ("coffee", "cat", "astronaut", "rocket", "motorcycle", "coins")
 PRODUCTS = ("mug", "bottle", "lamp", "shoe", "bag", "plant")
 Scene = Callable[[Canvas], str]
@@ -37,7 +36,7 @@ def event(c: Canvas) -> str:
     foot = c.long_text("title", (m, c.u(8), room), title, lowest=c.height - c.u(38)) or c.text(
         "title", c.phrase(r.choice((1, 2))), (m, c.u(r.randint(8, 14)), room), title
     )
-    day, month = r.choice(("MON", "TUE", "WED", "FRI", "SAT", "SUN")), r.choice(MONTHS)
+    day, month = r.choice(words.DAYS), r.choice(words.MONTHS)
     date = f"{day} {r.randint(10, 29)} {month}"
     if foot < c.height - c.u(56):
         c.text(

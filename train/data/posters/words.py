@@ -20,6 +20,8 @@ _ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "k", "kr", "m", "n", "p", 
 _VOWELS = "aeou"
 _CODAS = ("", "", "b", "d", "k", "m", "n", "p", "r", "s", "t", "x")
 HELDOUT_SHARE = 16  # one word in so many
+DAYS = ("MON", "TUE", "WED", "FRI", "SAT", "SUN")
+MONTHS = ("MAY", "JUN", "AUG", "SEP")
 
 
 def is_heldout(word: str) -> bool:
@@ -82,3 +84,10 @@ def real(rng: random.Random) -> str:
     """A name, a place or a common word."""
     names, words = _real()
     return rng.choice(names) if rng.random() < 0.5 else rng.choice(words).capitalize()
+
+
+def in_training(word: str) -> bool:
+    """Whether a training page may say a word: one of its split, a real one, a date or a number."""
+    names, common = _real()
+    real = word in names or word.lower() in common or word in (*DAYS, *MONTHS)
+    return real or not is_heldout(word) or not any(c.isalpha() for c in word)

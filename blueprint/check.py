@@ -23,9 +23,12 @@ from blueprint.typeset import size_px
 NEARLY_MILLI = 6  # left edges this close to each other were meant to be one
 
 
+RULES = ("breaks", "fit", "contrast", "type size", "legibility", "overlap", "alignment")
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing wrong with a plan: the rule it breaks, where, and how far."""
+    """One thing wrong with a plan: which of the `RULES` it breaks, where, and how far."""
 
     rule: str
     path: str
@@ -43,26 +46,31 @@ def copy_fidelity(prompt: str, blueprint: Blueprint) -> float:
     return found / len(wanted) if wanted else 1.0
 
 
-def demerits(prompt: str, blueprint: Blueprint) -> float:
+def demerits(prompt: str, blueprint: Blueprint, *, legible_px: float | None = None) -> float:
     """By how much a plan is worse than a perfect one for its prompt: a point for each finding and
     each quoted string that is missing, a quarter for each text that a prompt which quotes its texts
-    did not ask for, and half of what the lines of a broken text leave bare of its width."""
+    did not ask for, and half of what the lines of a broken text leave bare of its width.
+    `legible_px` is as for `findings`."""
     wanted = quoted(prompt)
     missing = (1 - copy_fidelity(prompt, blueprint)) * len(wanted)
     unasked = max(len(list(blueprint.texts)) - len(wanted), 0) if wanted else 0
     ragged = sum(raggedness(text.lines) for text in blueprint.texts)
-    return len(findings(blueprint)) + missing + unasked / 4 + ragged / 2
+    num_findings = len(findings(blueprint, legible_px=legible_px))
+    return num_findings + missing + unasked / 4 + ragged / 2
 
 
-def findings(blueprint: Blueprint) -> list[Finding]:
+def findings(blueprint: Blueprint, *, legible_px: float | None = None) -> list[Finding]:
     """What breaks the rules of `fitting.py`, in element order: breaks that do not come out even, a
     squeezed width, a pitch under its type, faint ink, small type, words that lie on each other or
-    under something; and left edges that are nearly but not quite one."""
+    under something; and left edges that are nearly but not quite one. `legible_px` is the least
+    type that a tokenizer or decoder was measured to print legibly (`evals/legibility.py`): smaller
+    type is a finding too."""
     out: list[Finding] = []
     for i, element in enumerate(blueprint.elements):
         path = f"elements[{i}]"
         if isinstance(element, Text):
             out += _of_text(blueprint, i, element, path)
+            out += _legibility(blueprint, element, path, legible_px)
         if isinstance(element, Text) or covers(element):
             for j, other in enumerate(blueprint.elements[:i]):
                 if isinstance(other, Text) and overlap(element.box, other.box):
@@ -78,6 +86,17 @@ def _nearly_aligned(element: Element, other: Element) -> bool:
     if not all(isinstance(e, Text) and e.align == "left" for e in pair):
         return False
     return 0 < abs(element.box.left - other.box.left) <= NEARLY_MILLI
+
+
+def _legibility(
+    blueprint: Blueprint, text: Text, path: str, legible_px: float | None
+) -> list[Finding]:
+    """Type that these rules would let pass and that has been measured to be too small."""
+    size = size_px(text, blueprint.height_px)
+    if legible_px is None or not MIN_TYPE_PX <= size < legible_px:
+        return []
+    told = f"{size} px under the measured {legible_px:g}"
+    return [Finding("legibility", f"{path}.size_milli", told)]
 
 
 def _of_text(blueprint: Blueprint, index: int, text: Text, path: str) -> list[Finding]:

@@ -28,8 +28,7 @@ from evals.metrics.placing import (
     union,
     wanted_elements,
 )
-from evals.proof import Rect
-from evals.readers import ReadLine
+from evals.readers.lines import ReadLine, Rect
 from evals.scoring import Case, Metric, Reading, share
 
 SAME_COLOUR = 10.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,12 +21,20 @@ from blueprint.schema import Blueprint
 from evals import report
 from evals.attribution import STAGES
 from evals.benchmarks import pages
+from evals.gallery import GalleryRow
 from evals.readers import RapidReader
+from evals.results import Attribution, MetricScore, Results, versions
+from evals.scoring import Score
 from pipeline import Bundle
 from train.data.posters.pages import Page
 
 CHUNK = 32  # pages planned and printed at once
 SHEET_PAGES = 12
+PLAN_SCORES = ("copy_fidelity", "valid_blueprints")
+CONTROLS = {
+    "blank_page": "blank", "frequent_words_page": "constant_100",
+    "shuffled_targets": "shuffled", "typeset_ceiling": "typeset",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -58,10 +69,52 @@ def main() -> None:
     copied = [reader.words(page) for page in canonical]
     scores = pages.score(cases, reads, plans, reader, copied=copied)
     svgs = [to_svg(plan, scale=2) for plan in plans]
-    page = report.write(args.out, scores, cases, pictures, reads, plans=svgs)
+    results = _results(args.bundle, scores)
+    page = report.write(args.out, results, _gallery(cases, pictures, reads, svgs))
     Image.fromarray(_sheet(cases, plans, pictures["end_to_end"])).save(args.out / "sheet.png")
-    print(report.table(scores))
+    print(report.table(results))
     print(f"open {page} (a sheet of prompts, plans and prints: {args.out / 'sheet.png'})")
+
+
+def _results(bundle: Path, scores: Mapping[str, Any]) -> Results:
+    """The scores as they are reported; they have no intervals yet."""
+    one = lambda value: Score(value, math.nan, math.nan)  # noqa: E731
+    accuracy, controls = scores["word_accuracy"], scores["controls"]
+    source = "Share of target words read exactly, as multisets; case and punctuation count. Ours."
+    plans = {name: MetricScore(scores[name], math.nan, math.nan) for name in PLAN_SCORES}
+    end = MetricScore(accuracy["end_to_end"], math.nan, math.nan, source)
+    return Results(
+        benchmark="pages", run=bundle.name, headline="word_accuracy",
+        command=f"python {shlex.join(sys.argv)}", versions=versions(),
+        reader={"engine": scores["reader"]}, seed=0, images_per_prompt=1,
+        num_cases=scores["num_pages"], num_pictures=scores["num_pages"],
+        metrics={"word_accuracy": end},
+        controls={
+            CONTROLS.get(name, name): {"word_accuracy": one(v)} for name, v in controls.items()
+        },
+        stages={stage: {"word_accuracy": one(value)} for stage, value in accuracy.items()},
+        attribution=Attribution(scores["attribution"]), plans=plans,
+    )  # fmt: skip
+
+
+def _gallery(
+    cases: Sequence[Page],
+    pictures: Mapping[str, Sequence[np.ndarray]],
+    reads: Mapping[str, Sequence[Sequence[str]]],
+    plans: Sequence[str],
+) -> list[GalleryRow]:
+    return [
+        GalleryRow(
+            f"page_{i:04d}",
+            case.prompt,
+            tuple(text.string for text in case.blueprint.texts),
+            {stage: drawn[i] for stage, drawn in pictures.items()},
+            {stage: tuple(read[i]) for stage, read in reads.items()},
+            {"domain": case.domain},
+            plans[i],
+        )
+        for i, case in enumerate(cases)
+    ]
 
 
 def _sheet(cases: Sequence[Page], plans: list[Blueprint], prints: list[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from blueprint.formats import from_json
 from blueprint.schema import Box
+from evals.results import load
 from pipeline import Bundle
 from tests.bundles import ROOT, finish, start, tiny_bundle, training
 from train.data.posters.canvas import PageStyle
@@ -65,12 +66,11 @@ def test_wishes_reach_the_plan(tmp_path):
 def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     out = tmp_path / "pages"
     said = finish(start("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out))
-    scores = json.loads((out / "scores.json").read_text())
-    stages = ["typeset", "reconstructed", "given_blueprint", "end_to_end"]
-    assert list(scores["word_accuracy"]) == stages
-    assert scores["word_accuracy"]["typeset"] > 0.8
-    assert scores["copy_fidelity"] == scores["valid_blueprints"] == 1.0
-    assert scores["controls"]["blank_page"] == 0.0
+    results = load(out / "scores.json")
+    assert list(results.stages) == ["typeset", "reconstructed", "given_blueprint", "end_to_end"]
+    assert results.stages["typeset"]["word_accuracy"].value > 0.8
+    assert results.plans["copy_fidelity"].value == results.plans["valid_blueprints"].value == 1.0
+    assert results.controls["blank"]["word_accuracy"].value == 0.0
     assert str(out / "index.html") in said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
 

@@ -1,0 +1,147 @@
+"""Cases to look at: which are shown, and their pictures as files beside the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from evals.differences import Difference, counts, difference
+
+NUM_WORST = NUM_RANDOM = 24  # so that 8,000 pictures make a page of a few MB
+LONGEST_PX = 1024  # larger pictures are shown smaller
+LOSSLESS_PX = 512  # up to this size as PNG
+
+Picture = np.ndarray | Path | Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryRow:
+    """One scored picture and how it came about.
+
+    `pictures` has it by stage, first to last, or alone under any name, as uint8 [Y X 3], as a file
+    or as a function that makes it; `reads` has the strings read on each. The last stage is the one
+    that is scored. `plan` is the planner's blueprint as SVG. `language` is as in `scoring.Case`.
+    """
+
+    name: str
+    prompt: str
+    targets: tuple[str, ...]
+    pictures: Mapping[str, Picture]
+    reads: Mapping[str, Sequence[str]]
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    plan: str | None = None
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        if not self.pictures or set(self.pictures) != set(self.reads):
+            raise ValueError(
+                f"case {self.name!r} has pictures of {sorted(self.pictures)} and reads of "
+                f"{sorted(self.reads)}: hand in both of each stage, and of one at least"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A stage of a row on the page: the link and size of its picture, None for one that could not
+    be opened, and what was read."""
+
+    stage: str
+    link: str | None
+    size_px: tuple[int, int]
+    difference: Difference
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownRow:
+    """A row on the page."""
+
+    row: GalleryRow
+    stages: tuple[Shown, ...]
+    plan_link: str | None
+
+    @property
+    def final(self) -> Shown:
+        """The stage that is scored."""
+        return self.stages[-1]
+
+
+def chosen(rows: Sequence[GalleryRow]) -> dict[str, list[GalleryRow]]:
+    """The rows to show, by title: those that lost the largest share of their words, and random
+    ones drawn from all; or all rows, if they are no more than that. Always the same of the same
+    rows."""
+    worst = sorted(range(len(rows)), key=lambda i: _goodness(rows[i]))
+    if len(rows) <= NUM_WORST + NUM_RANDOM:
+        return {"all, worst first": [rows[i] for i in worst]} if rows else {}
+    drawn = random.Random(0).sample(range(len(rows)), NUM_RANDOM)
+    return {
+        "worst": [rows[i] for i in worst[:NUM_WORST]],
+        "random": [rows[i] for i in sorted(drawn)],
+    }
+
+
+def _goodness(row: GalleryRow) -> tuple[float, int]:
+    """The share of words that came through; of equal ones, more words that nobody asked for are
+    worse."""
+    read = row.reads[list(row.pictures)[-1]]
+    num_hits, num_words, num_read = counts(row.targets, read, language=row.language)
+    return num_hits / num_words if num_words else 1.0, num_hits - num_read
+
+
+def shown(folder: Path, rows: Mapping[str, Sequence[GalleryRow]]) -> dict[str, list[ShownRow]]:
+    """Write the pictures and plans of rows by title into `pictures/` of a folder."""
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    found = {}
+    for title, several in rows.items():
+        stem = _slug(title.split(",")[0])
+        found[title] = [_shown(folder, f"{stem}_{i:02d}", row) for i, row in enumerate(several)]
+    return found
+
+
+def _shown(folder: Path, stem: str, row: GalleryRow) -> ShownRow:
+    stages = []
+    for place, (stage, picture) in enumerate(row.pictures.items()):
+        image = _opened(picture)
+        link = _write(folder, f"{stem}_{place}_{_slug(stage)}", image) if image else None
+        found = difference(row.targets, row.reads[stage], language=row.language)
+        stages.append(Shown(stage, link, image.size if image else (1, 1), found))
+    if row.plan is None:
+        return ShownRow(row, tuple(stages), None)
+    link = f"pictures/{stem}_plan.svg"
+    (folder / link).write_text(row.plan, encoding="utf-8")
+    return ShownRow(row, tuple(stages), quote(link))
+
+
+def _opened(picture: Picture) -> Image.Image | None:
+    """The picture, at most `LONGEST_PX` long; None for a file that is missing or no picture."""
+    try:
+        if isinstance(picture, Path):
+            with Image.open(picture) as file:
+                image = file.convert("RGB")
+        else:
+            image = Image.fromarray(picture if isinstance(picture, np.ndarray) else picture())
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ):  # all that Pillow says of bad files
+        return None
+    image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+    return image
+
+
+def _write(folder: Path, stem: str, image: Image.Image) -> str:
+    small = max(image.size) <= LOSSLESS_PX
+    link = f"pictures/{stem}.{'png' if small else 'jpg'}"
+    image.save(folder / link, quality=88)
+    return quote(link)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "stage"

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-_FOLDED = str.maketrans("‐‑‒–—−‘’“”", "------''\"\"")
+_FOLDED = str.maketrans(
+    {**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’‚‛ʼ′", "'"), **dict.fromkeys("“”„‟", '"')}
+)
 
 
+@functools.lru_cache(maxsize=1 << 15)  # a page's strings are asked for by every metric
 def normalise(string: str) -> str:
     """NFKC, with dashes, quotes and runs of blanks folded; case and punctuation stay."""
     return " ".join(unicodedata.normalize("NFKC", string).translate(_FOLDED).split())
+
+
+def words_of(strings: Sequence[str], language: str = "en") -> list[str]:
+    """The words of strings, normalised: what stands between blanks or, in zh, every character."""
+    if language == "zh":
+        return [c for string in strings for c in normalise(string) if c != " "]
+    return [word for string in strings for word in normalise(string).split(" ") if word]
 
 
 def word_hits(targets: Sequence[str], read: Sequence[str]) -> list[bool]:
@@ -45,3 +56,8 @@ def character_error_rate(targets: Sequence[str], reads: Sequence[str]) -> float:
     """Edits a target character, over all strings together; 0 when there are no characters."""
     total = sum(map(len, targets))
     return sum(map(Levenshtein.distance, targets, reads)) / total if total else 0.0
+
+
+def num_shared(wanted: Iterable[str], read: Iterable[str]) -> int:
+    """The size of the intersection of two multisets: each read word counts once."""
+    return (Counter(wanted) & Counter(read)).total()

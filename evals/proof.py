@@ -10,19 +10,11 @@ from jaxtyping import Bool, Int
 
 from blueprint.schema import Blueprint, Text
 from evals.metrics.words import word_hits
-from evals.readers import ReadLine
+from evals.readers import ReadLine, overlap
 
-Rect = tuple[float, float, float, float]
 Codes = Int[np.ndarray, "y x Q"]
 Read = Callable[[Codes], Sequence[ReadLine]]
 Reprint = Callable[[Codes, Bool[np.ndarray, "y x"], int], Codes]
-
-
-def overlap(a: Rect, b: Rect) -> float:
-    """Shared area of two (left, top, width, height)."""
-    wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    high = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(wide, 0.0) * max(high, 0.0)
 
 
 def element_reads(blueprint: Blueprint, lines: Sequence[ReadLine]) -> list[list[str]]:

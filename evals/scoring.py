@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from blueprint.schema import Blueprint
-from evals.readers import ReadLine
+from evals.readers import Quad, ReadLine
 
-Quad = tuple[tuple[float, float], ...]  # four corners (x, y), clockwise from the top left
 Statistics = Float[np.ndarray, "... S"]
 
 

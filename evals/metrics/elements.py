@@ -119,7 +119,7 @@ class ReadPage:
                 return path
             word, last = words[len(path)], len(path) + 1 == len(words)
             for place in reversed(self._next(path[-1])):
-                free = place not in spent and place not in path and True
+                free = place not in spent and place not in path and (len(path), place) not in tried
                 if free and say(place, word, last=last):
                     tried.add((len(path), place))
                     paths.append([*path, place])

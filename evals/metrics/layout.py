@@ -6,7 +6,7 @@ nothing of spelling: read them beside `elements_found` and beside the typeset ce
 
 There is no score of the font's class. On 256 px pages of ours, the class whose canonical face
 correlates best with the ink in the box was the right one for 78 % of the elements, but for 16 % of
-one held-out family, where always saying sans is right for 54 %. With all nine faces of
+one family (Fredoka One), where always saying sans is right for 54 %. With all nine faces of
 `train/data/posters/fonts.py` it was 92 %, and 61 % for families left out; blurred by 0.8 px, 65 and
 39 %. That tells faces we know from each other, not classes.
 """
@@ -28,8 +28,7 @@ from evals.metrics.placing import (
     union,
     wanted_elements,
 )
-from evals.proof import Rect
-from evals.readers import ReadLine
+from evals.readers.lines import ReadLine, Rect
 from evals.scoring import Case, Metric, Reading, share
 
 SAME_COLOUR = 10.0

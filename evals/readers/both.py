@@ -13,11 +13,19 @@ from evals.readers.lines import Picture, Reader, ReadLine, overlap, reading_orde
 _SAME_LINE = 0.5  # of the smaller box is shared
 _PARTIAL = 0.5  # of the other's characters: who read fewer has missed a part of the line
 
-# Engine -> (its confidence, the share of lines of that confidence that were right).
+# Engine -> (its confidence, the share of its lines around there that were right), monotone:
+# measured on 190 procedural pages of 256 px, sharp, blurred, shrunk or noisy, against the true line
+# at the place, with rapidocr 3.10 (590 lines) and Tesseract 5.3 eng (3,861, most of them specks).
 CALIBRATION: Mapping[str, tuple[tuple[float, float], ...]] = {
-    "rapidocr": ((0.0, 0.0), (0.8, 0.05), (0.9, 0.3), (0.95, 0.6), (0.98, 0.9), (1.0, 0.99)),
-    "tesseract": ((0.0, 0.0), (0.6, 0.05), (0.75, 0.3), (0.85, 0.8), (0.92, 0.92), (0.97, 0.97)),
-}
+    "rapidocr": (
+        (0.0, 0.0), (0.75, 0.1), (0.88, 0.22), (0.915, 0.43),
+        (0.945, 0.68), (0.97, 0.78), (0.985, 0.91), (1.0, 0.99),
+    ),
+    "tesseract": (
+        (0.0, 0.0), (0.65, 0.04), (0.75, 0.18), (0.825, 0.47),
+        (0.875, 0.7), (0.93, 0.86), (0.97, 0.92),
+    ),
+}  # fmt: skip
 
 
 def calibrated(reader: Reader, lines: Sequence[ReadLine]) -> list[ReadLine]:
@@ -45,7 +53,7 @@ class BestOfBoth(Reader):
     second's answer counts where the first has none.
     """
 
-    def __init__(self, first: Reader, second: Reader, *, alone_from: float = 0.8) -> None:
+    def __init__(self, first: Reader, second: Reader, *, alone_from: float = 0.85) -> None:
         self.first = first
         self.second = second
         self.alone_from = alone_from

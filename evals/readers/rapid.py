@@ -92,11 +92,9 @@ class RapidReader(Reader):
     def _read(self, picture: np.ndarray) -> list[ReadLine]:
         large, factor = enlarged(picture, self.enlarge_to_px)
         found = _engine(self.num_threads)(large[:, :, ::-1])
+        boxes: Any = () if found.boxes is None else found.boxes
         lines = []
-        for string, corners, score in zip(
-            found.txts or (), found.boxes if found.boxes is not None else (), found.scores or (),
-            strict=True,
-        ):  # fmt: skip
+        for string, corners, score in zip(found.txts or (), boxes, found.scores or (), strict=True):
             (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
             box = (left, top, right - left, bottom - top)
             lines.append(ReadLine(string, _quartet(np.divide(box, factor)), float(score)))

@@ -29,6 +29,8 @@ from evals.readers.lines import (
 )
 
 SPARSE, ONE_LINE = 11, 7  # Tesseract's page segmentation modes
+_LINE_PX = 48  # near the height that the model was trained at
+_LONGEST = 200  # times its height: no line of text, and Tesseract's time grows with the square
 _TIMEOUT_S = 120
 _WORD = "5"  # TSV level of the rows that have text
 
@@ -80,8 +82,10 @@ class TesseractReader(Reader):
         """Each crop is read as a single line."""
         strings = []
         for crop in (rectified(picture, quad) for quad in quads):
-            # A line of 48 px is what the model was trained near; a whole page would be too large.
-            lines = [] if crop is None else self._lines(enlarged(crop, 48)[0], ONE_LINE)
+            if crop is None or max(crop.shape) > _LONGEST * min(crop.shape[:2]):
+                strings.append("")
+                continue
+            lines = self._lines(enlarged(crop, _LINE_PX)[0], ONE_LINE)
             strings.append(joined([row["text"].strip() for words in lines for row in words]))
         return strings
 

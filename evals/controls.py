@@ -1,16 +1,212 @@
-"""What a score must be printed beside: pages that deserve nothing, and targets that do not
-belong."""
+"""What a score must be printed beside: pages that deserve nothing, our own typesetting, which no
+reader should fail, and targets that do not belong.
+
+A benchmark is worth its name only if it tells these apart. `controls` scores all of them by every
+metric of any benchmark.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from blueprint.typeset import PLAIN_FONT, load_font
-from evals.metrics.words import word_accuracy
+from evals.metrics.words import num_shared, word_accuracy, words_of
+from evals.pictures import Read, as_reading
 from evals.readers import RapidReader
+from evals.scoring import Benchmark, Case, Reading, Score, score
+from evals.typesetting import TypesettingError, typeset
+from evals.wordpage import best_words, perfect, words_page
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlSettings:
+    """How controls are made. `num_words` has one constant page each. `num_typeset` of the cases,
+    drawn by `seed`, are typeset, read and shuffled, None for all; `page` gives a case's picture
+    where there is a better one than `typesetting.typeset` makes of its targets, and `font` is one
+    with glyphs that ours lack."""
+
+    num_words: tuple[int, ...] = (100, 500)
+    num_typeset: int | None = None
+    size_px: tuple[int, int] = (1024, 1024)
+    seed: int = 0
+    page: Callable[[Case], np.ndarray | None] | None = None
+    font: Path | None = None
+    num_resamples: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """The scores of a control over `num_cases`; `said` is what it is, `problems` what of it could
+    not be set or read and counts as nothing read."""
+
+    scores: dict[str, Score]
+    num_cases: int
+    said: str
+    problems: tuple[str, ...] = ()
+
+
+def derangement(num_cases: int, seed: int) -> list[int]:
+    """For each case another one, by one cycle through all of them in random order.
+
+    Raises `ValueError` for fewer than two cases.
+    """
+    if num_cases < 2:
+        raise ValueError("one case alone cannot be shuffled")
+    order = np.random.default_rng(seed).permutation(num_cases)
+    other = np.empty(num_cases, int)
+    other[order] = np.roll(order, -1)
+    return other.tolist()
+
+
+def shuffled(
+    cases: Sequence[Case], readings: Sequence[Sequence[Reading]], *, seed: int = 0
+) -> list[list[Reading]]:
+    """For each case the readings of another's pictures. What was read in crops is dealt to the
+    case's quads, from the first again where there are more."""
+    other = derangement(len(cases), seed)
+    rows = []
+    for case, place in zip(cases, other, strict=True):
+        row = []
+        for reading in readings[place]:
+            if reading.crops:
+                crops = tuple(itertools.islice(itertools.cycle(reading.crops), len(case.quads)))
+                reading = dataclasses.replace(reading, crops=crops)
+            row.append(reading)
+        rows.append(row)
+    return rows
+
+
+def typeset_readings(
+    benchmark: Benchmark, cases: Sequence[Case], read: Read, settings: ControlSettings
+) -> tuple[list[list[Reading]], tuple[str, ...]]:
+    """What is read on the typeset page of each case, and what could not be set or read, which
+    counts as nothing read.
+
+    Raises `TypesettingError` when that is all of them.
+    """
+    pages = [
+        functools.partial(
+            typeset, case, size_px=settings.size_px, page=settings.page, font=settings.font
+        )
+        for case in cases
+    ]
+    found = read(pages, quads=[case.quads for case in cases] if benchmark.crops else None)
+    problems = tuple(picture.problem for picture in found if picture.problem)
+    if len(problems) == len(cases):
+        raise TypesettingError(f"no case could be typeset and read: {problems[0]}")
+    pairs = zip(found, pages, strict=True)
+    return [[as_reading(f, page, size_px=settings.size_px)] for f, page in pairs], problems
+
+
+class _Controls:
+    """One benchmark's controls in the making."""
+
+    def __init__(
+        self, benchmark: Benchmark, cases: Sequence[Case], read: Read, settings: ControlSettings
+    ) -> None:
+        self._benchmark, self._read, self._settings = benchmark, read, settings
+        self.cases = list(cases)
+        count = min(settings.num_typeset or len(cases), len(cases))
+        drawn = np.random.default_rng(settings.seed).permutation(len(cases))[:count]
+        self.drawn = [cases[i] for i in sorted(drawn)]
+
+    def scored(
+        self,
+        cases: Sequence[Case],
+        readings: Sequence[Sequence[Reading]],
+        said: str,
+        problems: tuple[str, ...] = (),
+    ) -> Control:
+        """A control of its readings."""
+        scores = score(
+            self._benchmark.metrics, cases, readings,
+            num_resamples=self._settings.num_resamples, seed=self._settings.seed,
+        )  # fmt: skip
+        return Control(scores, len(cases), said, problems)
+
+    def constant(self, picture: np.ndarray) -> tuple[list[Case], list[list[Reading]], list[str]]:
+        """The cases, the readings of one picture for all of them, and what was read on it."""
+        size = (picture.shape[1], picture.shape[0])
+        if self._benchmark.crops:
+            quads = [case.quads for case in self.drawn]
+            found = self._read([picture] * len(quads), quads=quads)
+            readings = [[as_reading(f, picture, size_px=size)] for f in found]
+            return self.drawn, readings, []
+        (found,) = self._read([picture])
+        reading = as_reading(found, picture, size_px=size)
+        return self.cases, [[reading]] * len(self.cases), list(reading.strings)
+
+    def blank(self) -> Control:
+        """White paper."""
+        width, height = self._settings.size_px
+        cases, readings, _ = self.constant(np.full((height, width, 3), 255, np.uint8))
+        return self.scored(cases, readings, f"a white page of {width} x {height} px")
+
+    def words(self, num_words: int) -> Control:
+        """One page of the best words."""
+        benchmark, settings = self._benchmark, self._settings
+        words = best_words(benchmark, self.cases, num_words, font=settings.font)
+        languages = Counter(case.language for case in self.cases)
+        language = languages.most_common(1)[0][0]
+        picture, type_px = words_page(
+            words, side_px=settings.size_px[0], language=language, font=settings.font
+        )
+        cases, readings, strings = self.constant(picture)
+        unit = "characters" if language == "zh" else "words"
+        said = f"one page of the benchmark's best {len(words)} {unit}, in type of {type_px} px"
+        if not benchmark.crops:
+            wanted = words_of(words, language)
+            num_read = num_shared(wanted, words_of(strings, language))
+            (headline,) = (m for m in benchmark.metrics if m.name == benchmark.headline)
+            ideal = score([headline], cases, [[perfect(words)]] * len(cases), num_resamples=1)
+            said += (
+                f"; {num_read} of {len(wanted)} were read, and all of them would give "
+                f"{headline.name} {ideal[headline.name].value:.4f}"
+            )
+        return self.scored(cases, readings, said)
+
+
+def controls(
+    benchmark: Benchmark,
+    cases: Sequence[Case],
+    read: Read,
+    settings: ControlSettings | None = None,
+    *,
+    readings: Sequence[Sequence[Reading]] | None = None,
+) -> dict[str, Control]:
+    """`blank`, `words_100` and so on, `typeset` and `shuffled`, each scored by all metrics of the
+    benchmark.
+
+    Shuffled are `readings`, those of a system's pictures of the cases, or without them those of the
+    typeset pages; a single case is not shuffled. Raises `TypesettingError` when no page can be set.
+    """
+    settings = settings or ControlSettings()
+    making = _Controls(benchmark, cases, read, settings)
+    found = {"blank": making.blank()}
+    for num_words in settings.num_words:
+        found[f"words_{num_words}"] = making.words(num_words)
+    drawn = making.drawn
+    typeset_, problems = typeset_readings(benchmark, drawn, read, settings)
+    said = "the targets as we set them"
+    if len(drawn) < len(cases):
+        said += f", of {len(drawn)} of {len(cases)} cases (drawn by seed {settings.seed})"
+    found["typeset"] = making.scored(drawn, typeset_, said, problems)
+    own = readings is not None
+    mixed, theirs = (making.cases, readings) if own else (drawn, typeset_)
+    if len(mixed) > 1:
+        said = f"{'pictures' if own else 'typeset pages'} against another case's targets"
+        rows = shuffled(mixed, theirs, seed=settings.seed)
+        found["shuffled"] = making.scored(mixed, rows, said)
+    return found
+
 
 FREQUENT_WORDS = """
 the of and to a in is it you that he was for on are with as I his they be at one have this

@@ -17,12 +17,6 @@ CELLS = (*STAGES.values(), "read")
 Reads = Mapping[str, Sequence[Sequence[str]]]
 
 
-def attribute(targets: Sequence[Sequence[str]], reads: Reads) -> dict[str, int]:
-    """Target words by who lost them, and `read` for those that came through; they add up to all of
-    them."""
-    return attribution([[Word(w, {}) for w in page] for page in targets], reads)["total"]
-
-
 def stage_hits(words: Sequence[Sequence[Word]], reads: Reads) -> dict[str, list[list[bool]]]:
     """For each stage that was read, in the order of `STAGES`, which words of each page were read
     exactly; of equal words on a page the first ones count as read.

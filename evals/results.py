@@ -92,8 +92,9 @@ class Results:
     or could not be opened and were scored as empty. Metrics of `controls` (blank, constant_100,
     constant_500, typeset, shuffled), `groups` and `stages` are those of `metrics`, or some of them.
     What only a bundle of ours has is empty for pictures of other systems: `stages`, `attribution`,
-    `legibility` by stage, `floors_px` (under which a stage's words are not legible), and `plans`,
-    the planner's own scores.
+    `legibility` by stage, `floors_px` (pixels a character under which a stage's words are not
+    legible), `type_floors_px` (the same in pixels of type, as `blueprint.check.findings` takes it),
+    and `plans`, the planner's own scores.
     """
 
     benchmark: str
@@ -114,6 +115,7 @@ class Results:
     attribution: Attribution | None = None
     legibility: Mapping[str, tuple[LegibilityBin, ...]] = dataclasses.field(default_factory=dict)
     floors_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    type_floors_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
     plans: Mapping[str, MetricScore] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,126 +1,180 @@
-"""Score a bundle: `python scripts/evaluate.py --bundle RUN --benchmark pages --n 96 --out DIR`."""
+"""Score pictures on a benchmark: a bundle's, or those of any system.
+
+    python scripts/evaluate.py --bundle RUN --benchmark pages --n 96 --out DIR
+    python scripts/evaluate.py --benchmark longtext_en --data PATH --prompts FILE
+    python scripts/evaluate.py --benchmark longtext_en --data PATH --images DIR --out DIR
+    python scripts/evaluate.py --benchmark longtext_en --data PATH --images controls --out DIR
+
+`--prompts` writes what a system is to be given and stops; `--images` scores the pictures that it
+made (`evals/pictures.py` says how they are named), or the controls alone. `pages`, `pages-dense`
+and `pages-sizes` are our own and need no data. `--watch` evaluates a bundle again whenever one of
+its models has a newer checkpoint, each time into a folder of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+import dataclasses
+import functools
+import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from evals import report
-from evals.attribution import STAGES
-from evals.benchmarks import pages
+from evals.benchmarks import BENCHMARKS, open_benchmark, pages
+from evals.controls import Control, ControlSettings, controls, typeset_readings
+from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
-from evals.readers import RapidReader
-from evals.results import Attribution, MetricScore, Results, versions
-from evals.scoring import Score
-from pipeline import Bundle
-from train.data.posters.pages import Page
+from evals.pictures import as_reading, gather, read_pictures, write_prompts
+from evals.readers import Reader, open_reader, read_all
+from evals.results import Results
+from evals.scoring import Benchmark, Case, Reading
 
-CHUNK = 32  # pages planned and printed at once
+PAGES = {"pages": "core", "pages-dense": "dense", "pages-sizes": "sizes"}
 SHEET_PAGES = 12
-PLAN_SCORES = ("copy_fidelity", "valid_blueprints")
-CONTROLS = {
-    "blank_page": "blank", "frequent_words_page": "constant_100",
-    "shuffled_targets": "shuffled", "typeset_ceiling": "typeset",
-}  # fmt: skip
+WATCH_S = 30.0
 
 
-def main() -> None:
-    """Parse the flags, make every stage's pages, read them, report."""
-    flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--bundle", type=Path, required=True)
-    flags.add_argument("--benchmark", choices=("pages",), default="pages")
-    flags.add_argument("--n", type=int, default=96)
-    flags.add_argument("--out", type=Path, required=True)
-    args = flags.parse_args()
-    bundle, reader = Bundle(args.bundle), RapidReader()
-    width_px, height_px = bundle.page_px
-    cases = pages.cases(args.n, width_px=width_px, height_px=height_px)
-    plans: list[Blueprint] = []
-    canonical: list[np.ndarray] = []  # a control: no decoder at all
-    pictures: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
-    for start in tqdm(range(0, args.n, CHUNK), desc="print", unit="chunk", mininterval=5):
-        chunk = cases[start : start + CHUNK]
-        planned = bundle.plan([case.prompt for case in chunk], seed=start)
-        typeset = np.stack([case.pixels for case in chunk])
-        pictures["typeset"] += list(typeset)
-        pictures["reconstructed"] += list(bundle.pixels(bundle.tokenizer.probes["encode"](typeset)))
-        given = bundle.codes([case.blueprint for case in chunk])
-        pictures["given_blueprint"] += list(bundle.pixels(given))
-        pictures["end_to_end"] += list(bundle.pixels(bundle.codes(planned)))
-        canonical += list(bundle.copied([case.blueprint for case in chunk]))
-        plans += planned
-    reads = {
-        stage: [reader.words(p) for p in tqdm(drawn, desc=f"read {stage}", mininterval=5)]
-        for stage, drawn in pictures.items()
-    }
-    copied = [reader.words(page) for page in canonical]
-    scores = pages.score(cases, reads, plans, reader, copied=copied)
-    svgs = [to_svg(plan, scale=2) for plan in plans]
-    results = _results(args.bundle, scores)
-    page = report.write(args.out, results, _gallery(cases, pictures, reads, svgs))
-    Image.fromarray(_sheet(cases, plans, pictures["end_to_end"])).save(args.out / "sheet.png")
-    print(report.table(results))
-    print(f"open {page} (a sheet of prompts, plans and prints: {args.out / 'sheet.png'})")
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was scored, and the pictures to show of it."""
+
+    results: Results
+    gallery: list[GalleryRow]
+    sheet: np.ndarray | None = None
 
 
-def _results(bundle: Path, scores: Mapping[str, Any]) -> Results:
-    """The scores as they are reported; they have no intervals yet."""
-    one = lambda value: Score(value, math.nan, math.nan)  # noqa: E731
-    accuracy, controls = scores["word_accuracy"], scores["controls"]
-    source = "Share of target words read exactly, as multisets; case and punctuation count. Ours."
-    plans = {name: MetricScore(scores[name], math.nan, math.nan) for name in PLAN_SCORES}
-    end = MetricScore(accuracy["end_to_end"], math.nan, math.nan, source)
-    return Results(
-        benchmark="pages", run=bundle.name, headline="word_accuracy",
-        command=f"python {shlex.join(sys.argv)}", versions=versions(),
-        reader={"engine": scores["reader"]}, seed=0, images_per_prompt=1,
-        num_cases=scores["num_pages"], num_pictures=scores["num_pages"],
-        metrics={"word_accuracy": end},
-        controls={
-            CONTROLS.get(name, name): {"word_accuracy": one(v)} for name, v in controls.items()
-        },
-        stages={stage: {"word_accuracy": one(value)} for stage, value in accuracy.items()},
-        attribution=Attribution(scores["attribution"]), plans=plans,
-    )  # fmt: skip
+class Press:
+    """A benchmark's cases and the reader of their pictures, as the flags have them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.reader: Reader = open_reader(args.reader)
+        cache = args.cache or args.out / "reads"
+        self.read = functools.partial(
+            read_all, self.reader, cache=cache, num_processes=args.num_readers
+        )
+
+    def told(self, run: str, missing: Sequence[str] = ()) -> Told:
+        """What the report says of this evaluation."""
+        return Told(run, f"python {shlex.join(sys.argv)}", self.args.seed, tuple(missing))
+
+    def controls(
+        self,
+        benchmark: Benchmark,
+        cases: Sequence[Case],
+        readings: Readings | None = None,
+        page: Callable[[Case], np.ndarray | None] | None = None,
+    ) -> dict[str, Control]:
+        """All controls; what they are is said on the terminal."""
+        settings = ControlSettings(
+            seed=self.args.seed, num_typeset=self.args.num_typeset, page=page, font=self.args.font
+        )
+        found = controls(benchmark, cases, self.read, settings, readings=readings)
+        for name, control in found.items():
+            print(f"control {name}: {control.said}", *control.problems[:3], sep="\n  ")
+        return found
+
+    def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Evaluation:
+        """The scores of a folder's pictures."""
+        args = self.args
+        found = gather(
+            args.images, cases, images_per_prompt=args.images_per_prompt, missing_ok=args.missing_ok
+        )
+        readings, problems = read_pictures(found, cases, self.read, crops=benchmark.crops)
+        for note in (*found.notes, *found.lost, *problems[:5]):
+            print(note)
+        told = self.told(args.images.name, (*found.lost, *problems))
+        beside = self.controls(benchmark, cases, readings)
+        results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
+        return Evaluation(results, _gallery(cases, {"picture": readings}))
+
+    def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Evaluation:
+        """The typeset pages scored as if a system had made them."""
+        settings = ControlSettings(
+            seed=self.args.seed, num_typeset=self.args.num_typeset, font=self.args.font
+        )
+        readings, problems = typeset_readings(benchmark, cases, self.read, settings)
+        beside = self.controls(benchmark, cases)
+        told = self.told("typeset by us", problems)
+        results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
+        return Evaluation(results, _gallery(cases, {"typeset": readings}))
+
+    def bundle(self, folder: Path, name: str) -> Evaluation:
+        """A bundle's pages: all stages of our own benchmark, the last one of others."""
+        from pipeline import Bundle
+        from pipeline.staging import printed, staged
+
+        args, bundle = self.args, Bundle(folder)
+        own = name in PAGES
+        benchmark, cases = _chosen(args, page_px=bundle.page_px)
+        if own:
+            made = staged(bundle, cases, [case.pixels for case in cases], seed=args.seed)  # type: ignore[attr-defined]  # PageCases
+        else:
+            made = printed(bundle, cases, seed=args.seed)
+        stages = {
+            stage: self._readings(benchmark, cases, drawn) for stage, drawn in made.pages.items()
+        }
+        page = (lambda case: case.pixels) if own else None
+        beside = self.controls(benchmark, cases, stages["end_to_end"], page)
+        told = self.told(folder.name)
+        results = evaluated(benchmark, cases, stages["end_to_end"], beside, self.reader, told=told)
+        svgs = [to_svg(plan, scale=2) for plan in made.plans]
+        if not own:
+            return Evaluation(results, _gallery(cases, stages, svgs))
+        words = [case.words for case in cases]  # type: ignore[attr-defined]  # PageCases
+        results = with_stages(results, benchmark, cases, stages, made.plans, words=words)
+        shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
+        sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
+        return Evaluation(results, _gallery(cases, shown, svgs), sheet)
+
+    def _readings(
+        self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
+    ) -> list[list[Reading]]:
+        quads = [case.quads for case in cases] if benchmark.crops else None
+        found = self.read(drawn, quads=quads)
+        height, width = drawn[0].shape[:2]
+        pairs = zip(found, drawn, strict=True)
+        return [[as_reading(read, page, size_px=(width, height))] for read, page in pairs]
 
 
 def _gallery(
-    cases: Sequence[Page],
-    pictures: Mapping[str, Sequence[np.ndarray]],
-    reads: Mapping[str, Sequence[Sequence[str]]],
-    plans: Sequence[str],
+    cases: Sequence[Case], stages: dict[str, list[list[Reading]]], plans: Sequence[str] = ()
 ) -> list[GalleryRow]:
-    return [
-        GalleryRow(
-            f"page_{i:04d}",
-            case.prompt,
-            tuple(text.string for text in case.blueprint.texts),
-            {stage: drawn[i] for stage, drawn in pictures.items()},
-            {stage: tuple(read[i]) for stage, read in reads.items()},
-            {"domain": case.domain},
-            plans[i],
-        )
-        for i, case in enumerate(cases)
-    ]
+    """A row for each picture of each case."""
+    last = list(stages.values())[-1]
+    rows = []
+    for i, case in enumerate(cases):
+        for k in range(len(last[i])):
+            own = {stage: readings[i][k] for stage, readings in stages.items()}
+            rows.append(
+                GalleryRow(
+                    case.name if len(last[i]) == 1 else f"{case.name} ({k})",
+                    case.prompt, case.targets,
+                    {stage: reading.look for stage, reading in own.items() if reading.look},
+                    {s: r.strings or r.crops for s, r in own.items() if r.look},
+                    dict(case.groups), plans[i] if plans else None, case.language,
+                )
+            )  # fmt: skip
+    return rows
 
 
-def _sheet(cases: Sequence[Page], plans: list[Blueprint], prints: list[np.ndarray]) -> np.ndarray:
+def _sheet(
+    cases: Sequence[Case], plans: Sequence[Blueprint], prints: Sequence[np.ndarray]
+) -> np.ndarray:
     """Prompt, plan and print of some pages of every domain, in turn."""
-    domains = sorted({case.domain for case in cases})
-    by_domain = [[i for i, case in enumerate(cases) if case.domain == d] for d in domains]
+    domains = sorted({case.groups["domain"] for case in cases})
+    by_domain = [[i for i, c in enumerate(cases) if c.groups["domain"] == d] for d in domains]
     chosen = [i for several in zip(*by_domain, strict=False) for i in several][:SHEET_PAGES]
     pairs = []
     for i in chosen:
@@ -128,6 +182,105 @@ def _sheet(cases: Sequence[Page], plans: list[Blueprint], prints: list[np.ndarra
         large = Image.fromarray(prints[i]).resize(plan.shape[1::-1], Image.Resampling.LANCZOS)
         pairs.append(np.concatenate([plan, np.asarray(large)], axis=0))
     return report.sheet(pairs, [cases[i].prompt for i in chosen])
+
+
+def _chosen(
+    args: argparse.Namespace, *, page_px: tuple[int, int] | None = None
+) -> tuple[Benchmark, list[Case]]:
+    """The benchmark of the flags and its first cases."""
+    if args.benchmark in PAGES:
+        split = PAGES[args.benchmark]
+        benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=page_px)
+        return benchmark, benchmark.cases(args.data)
+    benchmark = open_benchmark(args.benchmark)
+    if args.data is None:
+        raise ValueError(f"{args.benchmark} needs --data, a path with its files: {benchmark.where}")
+    return benchmark, benchmark.cases(args.data)[: args.n]
+
+
+def _flags() -> argparse.Namespace:
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    whose = flags.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--bundle", type=Path, help="a run folder of three models")
+    whose.add_argument("--watch", type=Path, help="a run folder to follow")
+    whose.add_argument("--images", type=Path, help="a folder of pictures, or `controls`")
+    whose.add_argument("--prompts", type=Path, help="write the prompts there and stop")
+    names = (*PAGES, *BENCHMARKS)
+    flags.add_argument("--benchmark", choices=names, default="pages", metavar="NAME")
+    flags.add_argument("--data", type=Path, help="where the benchmark's own files are")
+    flags.add_argument("--n", type=int, help="its first cases only")
+    flags.add_argument("--out", type=Path, default=Path("evaluation"))
+    flags.add_argument("--json", type=Path, help="a copy of scores.json")
+    flags.add_argument("--reader", default="rapidocr", help="see evals/readers/opening.py")
+    flags.add_argument("--cache", type=Path, help="what was read is kept there; else in --out")
+    flags.add_argument("--num-readers", type=int, default=0, help="processes that read")
+    flags.add_argument("--num-typeset", type=int, help="cases to typeset for the ceiling")
+    flags.add_argument("--font", type=Path, help="of typeset controls, for scripts ours lacks")
+    flags.add_argument("--images-per-prompt", type=int)
+    flags.add_argument("--missing-ok", action="store_true", help="lost pictures count as empty")
+    flags.add_argument("--seed", type=int, default=0)
+    return flags.parse_args()
+
+
+def _write(folder: Path, evaluation: Evaluation, copy: Path | None) -> None:
+    page = report.write(folder, evaluation.results, evaluation.gallery)
+    if evaluation.sheet is not None:
+        Image.fromarray(evaluation.sheet).save(folder / "sheet.png")
+    if copy:
+        copy.write_text((folder / "scores.json").read_text())
+    print(report.table(evaluation.results))
+    print(f"open {page}")
+
+
+def _steps(folder: Path) -> tuple[int, ...]:
+    """The newest checkpoint of each model, as numbers of steps; -1 where there is none."""
+    names = ("tokenizer", "planner", "decoder")
+    saved = [
+        [
+            int(path.name)
+            for path in (folder / name / "checkpoints").glob("*")
+            if path.name.isdigit()
+        ]
+        for name in names
+    ]
+    return tuple(max(found, default=-1) for found in saved)
+
+
+def _watch(press: Press) -> None:
+    """Evaluate now and whenever a model has a newer checkpoint, until interrupted."""
+    done: tuple[int, ...] = ()
+    while True:
+        steps = _steps(press.args.watch)
+        if steps != done and -1 not in steps:
+            folder = press.args.out / "-".join(map(str, steps))
+            _write(folder, press.bundle(press.args.watch, press.args.benchmark), press.args.json)
+            with (press.args.out / "scores.jsonl").open("a") as file:
+                row = {"steps": steps, "scores": str(folder / "scores.json")}
+                file.write(json.dumps(row) + "\n")
+            done = steps
+        time.sleep(WATCH_S)
+
+
+def main() -> None:
+    """Parse the flags, read the pictures, score them, report."""
+    args = _flags()
+    press = Press(args)
+    if args.watch:
+        _watch(press)
+    elif args.bundle:
+        _write(args.out, press.bundle(args.bundle, args.benchmark), args.json)
+    else:
+        benchmark, cases = _chosen(args)
+        if args.prompts:
+            count = args.images_per_prompt or benchmark.images_per_prompt
+            write_prompts(cases, args.prompts, images_per_prompt=count)
+            print(f"{len(cases)} prompts, {count} pictures each: {args.prompts}")
+        elif str(args.images) == "controls":
+            _write(args.out, press.controls_alone(benchmark, cases), args.json)
+        else:
+            _write(args.out, press.pictures(benchmark, cases), args.json)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     said = finish(start("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out))
     results = load(out / "scores.json")
     assert list(results.stages) == ["typeset", "reconstructed", "given_blueprint", "end_to_end"]
-    assert results.stages["typeset"]["word_accuracy"].value > 0.8
-    assert results.plans["copy_fidelity"].value == results.plans["valid_blueprints"].value == 1.0
-    assert results.controls["blank"]["word_accuracy"].value == 0.0
+    assert results.stages["typeset"]["exact_word_accuracy"].value > 0.8
+    assert results.plans["copy_fidelity"].value == results.plans["valid"].value == 1.0
+    assert results.controls["blank"]["exact_word_accuracy"].value == 0.0
     assert str(out / "index.html") in said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
 

@@ -17,22 +17,16 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from blueprint.formats import to_json
 from blueprint.schema import Blueprint, Box
-from evals.attribution import attribution
-from evals.controls import control_scores
 from evals.facets import CHAR_PX, LINES, TYPE_PX, WORDS, Word, bucket, placed_words
-from evals.legibility import legibility
 from evals.metrics.layout import LAYOUT
 from evals.metrics.strict import STRICT
-from evals.metrics.words import word_accuracy, word_precision
-from evals.plans import plan_scores
-from evals.readers import Quad, RapidReader
+from evals.readers import Quad
 from evals.scoring import Benchmark, Case
 from train.data.posters.canvas import PageStyle, choose_families
 from train.data.posters.pages import domain_of, page, plan
@@ -208,51 +202,3 @@ def benchmark(
 
     name = "pages" if split == "core" else f"pages-{split}"
     return Benchmark(name, made, (*STRICT, *LAYOUT), "exact_word_accuracy", "")
-
-
-def score(
-    cases: Sequence[PageCase],
-    reads: Mapping[str, Sequence[Sequence[str]]],
-    plans: Sequence[Blueprint | None],
-    reader: RapidReader,
-    *,
-    copied: Sequence[Sequence[str]],
-) -> dict[str, Any]:
-    """Everything about a run of the benchmark, as plain JSON.
-
-    `reads` has the words read after each stage, `copied` those of the decoder's canonical pages
-    through the tokenizer alone; `plans` the planner's blueprints, None for an invalid one.
-    """
-    words = [case.words for case in cases]
-    targets = [[word.string for word in page] for page in words]
-    domains = {}
-    for domain in sorted({case.domain for case in cases}):
-        chosen = [i for i, case in enumerate(cases) if case.domain == domain]
-        domains[domain] = {
-            stage: word_accuracy([targets[i] for i in chosen], [rows[i] for i in chosen])
-            for stage, rows in reads.items()
-        }
-    accuracy = {stage: word_accuracy(targets, rows) for stage, rows in reads.items()}
-    planned, lost = plan_scores(cases, plans), attribution(words, reads)
-    return {
-        "benchmark": "pages",
-        "version": VERSION,
-        "fingerprint": fingerprint(cases),
-        "num_pages": len(cases),
-        "num_words": sum(map(len, targets)),
-        "reader": reader.name,
-        "word_accuracy": accuracy,
-        "word_precision": {stage: word_precision(targets, rows) for stage, rows in reads.items()},
-        "by_domain": domains,
-        "copy_fidelity": planned["copy_fidelity"],
-        "valid_blueprints": planned["valid"],
-        "controls": {
-            **control_scores(targets, reads["end_to_end"], reader),
-            "copied_canonical_page": word_accuracy(targets, copied),
-            "typeset_ceiling": accuracy["typeset"],
-        },
-        "attribution": lost["total"],
-        "breakdown": lost,
-        "legibility": legibility(words, reads),
-        "planner": planned,
-    }

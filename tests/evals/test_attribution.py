@@ -6,7 +6,7 @@ import random
 import pytest
 
 from blueprint.schema import Blueprint, Box, Text
-from evals.attribution import CELLS, STAGES, attribute, attribution
+from evals.attribution import CELLS, STAGES, attribution
 from evals.facets import LINES, TYPE_PX, WORDS, Word, bucket, char_px, target_words
 from evals.scoring import Case
 
@@ -34,7 +34,6 @@ def test_each_word_is_in_the_cell_of_the_first_stage_that_lost_it():
     assert large == {"reader": 0, "tokenizer": 0, "decoder": 1, "planner": 1, "read": 1}
     assert small == {"reader": 1, "tokenizer": 1, "decoder": 0, "planner": 0, "read": 0}
     assert found["recovered"] == {"reader": 1, "tokenizer": 0, "decoder": 0}  # e came back
-    assert attribute([list("abcde")], reads) == found["total"]
 
 
 def test_all_tables_add_up_to_the_target_words():

@@ -6,8 +6,6 @@ from PIL import Image, ImageDraw
 
 from blueprint.schema import Blueprint, Box, Text
 from blueprint.typeset import PLAIN_FONT, load_font
-from evals.attribution import attribute
-from evals.benchmarks import pages
 from evals.health import alarms, code_use
 from evals.metrics.pixels import psnr_db, ssim
 from evals.metrics.words import normalise, word_accuracy, word_hits, word_precision
@@ -74,29 +72,3 @@ def test_lines_belong_to_the_text_they_overlap_most():
     reads = element_reads(blueprint, lines)
     assert reads == [["Big", "Dax"], ["Here"]]
     assert lost_words(texts[0], reads[0]) == ["Day"] and lost_words(texts[1], reads[1]) == []
-
-
-def test_every_lost_word_has_a_name():
-    targets = [["a", "b", "c", "d", "e"]]
-    reads = {
-        "typeset": [["a b c d"]], "reconstructed": [["a b c"]],
-        "given_blueprint": [["a b e"]], "end_to_end": [["a e"]],
-    }  # fmt: skip
-    assert attribute(targets, reads) == {
-        "reader": 1, "tokenizer": 1, "decoder": 1, "planner": 1, "read": 1,
-    }  # fmt: skip
-
-
-def test_a_perfect_system_scores_its_ceiling_and_the_controls_do_not(reader):
-    cases = pages.cases(6)
-    typeset = [reader.words(case.pixels) for case in cases]
-    stages = ("typeset", "reconstructed", "given_blueprint", "end_to_end")
-    reads = dict.fromkeys(stages, typeset)
-    plans = [case.blueprint for case in cases]
-    scores = pages.score(cases, reads, plans, reader, copied=[[] for _ in cases])
-    assert scores["word_accuracy"]["end_to_end"] == scores["word_accuracy"]["typeset"] > 0.85
-    assert scores["copy_fidelity"] == scores["valid_blueprints"] == 1.0
-    controls = scores["controls"]
-    assert controls["blank_page"] == controls["copied_canonical_page"] == 0
-    assert controls["frequent_words_page"] < 0.1 and controls["shuffled_targets"] < 0.2
-    assert sum(scores["attribution"].values()) == scores["num_words"]

@@ -67,7 +67,7 @@ def _dash(series: int) -> str:
 
 def _svg(height: float, label: str = "") -> ElementTree.Element:
     said = {"role": "img", "aria-label": label} if label else {"aria-hidden": "true"}
-    return ElementTree.Element("svg", width="100%", height=f"{height:g}", **said)
+    return ElementTree.Element("svg", {"width": "100%", "height": f"{height:g}", **said})
 
 
 def _add(parent: ElementTree.Element, tag: str, **given: object) -> ElementTree.Element:

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -115,7 +114,7 @@ def _shown(folder: Path, stem: str, row: GalleryRow) -> ShownRow:
         return ShownRow(row, tuple(stages), None)
     link = f"pictures/{stem}_plan.svg"
     (folder / link).write_text(row.plan, encoding="utf-8")
-    return ShownRow(row, tuple(stages), quote(link))
+    return ShownRow(row, tuple(stages), link)
 
 
 def _opened(picture: Picture) -> Image.Image | None:
@@ -140,7 +139,7 @@ def _write(folder: Path, stem: str, image: Image.Image) -> str:
     small = max(image.size) <= LOSSLESS_PX
     link = f"pictures/{stem}.{'png' if small else 'jpg'}"
     image.save(folder / link, quality=88)
-    return quote(link)
+    return link
 
 
 def _slug(text: str) -> str:

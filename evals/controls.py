@@ -182,8 +182,8 @@ def controls(
     *,
     readings: Sequence[Sequence[Reading]] | None = None,
 ) -> dict[str, Control]:
-    """`blank`, `words_100` and so on, `typeset` and `shuffled`, each scored by all metrics of the
-    benchmark.
+    """`blank`, `constant_100` and so on, `typeset` and `shuffled`, each scored by all metrics of
+    the benchmark.
 
     Shuffled are `readings`, those of a system's pictures of the cases, or without them those of the
     typeset pages; a single case is not shuffled. Raises `TypesettingError` when no page can be set.
@@ -192,7 +192,7 @@ def controls(
     making = _Controls(benchmark, cases, read, settings)
     found = {"blank": making.blank()}
     for num_words in settings.num_words:
-        found[f"words_{num_words}"] = making.words(num_words)
+        found[f"constant_{num_words}"] = making.words(num_words)
     drawn = making.drawn
     typeset_, problems = typeset_readings(benchmark, drawn, read, settings)
     said = "the targets as we set them"

@@ -13,7 +13,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,19 +59,20 @@ class Entry:
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """The files of each case's pictures, None for one that is lost: it counts as a picture on which
-    nothing was read. `lost` says which those are and why, `notes` what else a score of these
-    pictures should be printed with."""
+    nothing was read. `missing` names all those, with what is wrong with a file that is there;
+    `notes` are the sentences that a score of these pictures should be printed with."""
 
     paths: tuple[tuple[Path | None, ...], ...]
-    lost: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def told(problem: str, names: Iterable[str]) -> str:
-    """A problem with the number and the first of the names it is about."""
+def told(what: str, names: Iterable[str], *, of: int | None = None) -> str:
+    """A problem, how many (of so many) have it, and the first of their names."""
     names = list(names)
     more = ", ..." if len(names) > _NAMED else ""
-    return f"{len(names)} {problem}: {', '.join(names[:_NAMED])}{more}"
+    total = f" of {of}" if of else ""
+    return f"{what} ({len(names)}{total}): {', '.join(names[:_NAMED])}{more}"
 
 
 def gather(
@@ -102,13 +103,14 @@ def gather(
             twice += [own[number].path.name, entry.path.name]
         own[number] = entry
     if twice:
-        told_twice = told("files are listed twice or as the same picture", dict.fromkeys(twice))
+        told_twice = told("files listed twice or as the same picture", dict.fromkeys(twice))
         raise PicturesError(f"{folder}: {told_twice}; keep one entry for each picture of a case")
     if not entries:
-        more = f" ({told('belong to none of the cases', strangers)})" if strangers else ""
+        more = f"; {told('names of no case', strangers)}" if strangers else ""
         raise PicturesError(f"{folder} has no picture of {_example(cases)}{more}")
     count = images_per_prompt or 1 + max(max(own, default=0) for own in found)
-    return _checked(folder, cases, found, count, strangers, missing_ok)
+    notes = tuple(_notes(cases, found, count, strangers))
+    return _checked(folder, cases, found, count, notes, missing_ok=missing_ok)
 
 
 def _example(cases: Sequence[Case]) -> str:
@@ -119,53 +121,54 @@ def _example(cases: Sequence[Case]) -> str:
 def _checked(
     folder: Path,
     cases: Sequence[Case],
-    found: Sequence[dict[int, Entry]],
+    found: Sequence[Mapping[int, Entry]],
     count: int,
-    strangers: Sequence[str],
+    notes: tuple[str, ...],
+    *,
     missing_ok: bool,
 ) -> Pictures:
-    """The paths of `count` pictures a case that can be opened, with what there is to say."""
-    paths: list[tuple[Path | None, ...]] = []
-    missing, broken, other, extra = [], {}, [], []
-    total = len(cases) * count
-    with tqdm(total=total, desc="check", unit="picture", mininterval=5, delay=5) as bar:
-        for case, own in zip(cases, found, strict=True):
-            row: list[Path | None] = []
-            for number in range(count):
-                bar.update()
-                entry, label = (
-                    own.get(number),
-                    f"{case.name} ({number})" if count > 1 else case.name,
-                )
-                problem = _problem(entry)
-                if problem is None:
-                    missing.append(label)
-                elif problem:
-                    broken[entry.path.name] = problem
-                row.append(entry.path if entry and problem == "" else None)
-            paths.append(tuple(row))
-            extra += [entry.path.name for number, entry in own.items() if number >= count]
-            other += [case.name for entry in own.values() if _differs(entry, case)]
+    """`count` pictures a case, each opened once."""
+    wanted = [
+        (case.name if count == 1 else f"{case.name} ({number})", own.get(number))
+        for case, own in zip(cases, found, strict=True)
+        for number in range(count)
+    ]
+    bar = tqdm(wanted, desc="check", unit="picture", mininterval=5, delay=5)
+    opened = [(label, entry, _problem(entry)) for label, entry in bar]
+    missing = [label for label, _, problem in opened if problem is None]
+    broken = {entry.path.name: problem for _, entry, problem in opened if entry and problem}
     lost = []
     if missing:
-        lost.append(told(f"of {total} pictures are missing", missing))
+        lost.append(told("missing pictures", missing, of=len(wanted)))
     if broken:
         first = next(iter(broken.values()))
-        lost.append(f"{told('files cannot be opened', broken)} ({first})")
-    notes = []
-    if strangers:
-        notes.append(told(f"files belong to none of the {len(cases)} cases", strangers))
-    if extra:
-        notes.append(told(f"pictures beyond {count} a prompt are not scored", extra))
-    if other:
-        names = dict.fromkeys(other)
-        notes.append(told("cases were given another prompt than the benchmark's", names))
+        told_broken = told("pictures that cannot be opened", broken, of=len(wanted))
+        lost.append(f"{told_broken} (the first: {first})")
     if lost and not missing_ok:
         raise PicturesError(
             f"{folder}: {'; '.join([*lost, *notes])}. Make them again, or let them count as "
             "pictures on which nothing is read (missing_ok)"
         )
-    return Pictures(tuple(paths), tuple(lost), tuple(notes))
+    paths = [entry.path if entry and problem == "" else None for _, entry, problem in opened]
+    names = (*missing, *(f"{name} ({problem})" for name, problem in broken.items()))
+    rows = tuple(tuple(paths[i : i + count]) for i in range(0, len(paths), count))
+    return Pictures(rows, names, (*lost, *notes))
+
+
+def _notes(
+    cases: Sequence[Case],
+    found: Sequence[Mapping[int, Entry]],
+    count: int,
+    strangers: Sequence[str],
+) -> Iterator[str]:
+    """What is odd about a folder and still lets it be scored."""
+    if strangers:
+        yield told(f"names of none of the {len(cases)} cases", strangers)
+    if extra := [e.path.name for own in found for k, e in own.items() if k >= count]:
+        yield told(f"pictures beyond {count} a prompt, which are not scored", extra)
+    pairs = zip(cases, found, strict=True)
+    if other := [c.name for c, own in pairs if any(_differs(e, c) for e in own.values())]:
+        yield told("cases given another prompt than the benchmark's", other)
 
 
 def _differs(entry: Entry, case: Case) -> bool:
@@ -183,7 +186,7 @@ def _problem(entry: Entry | None) -> str | None:
     return ""
 
 
-def _entries(folder: Path, known: dict[str, int]) -> tuple[list[Entry], list[str]]:
+def _entries(folder: Path, known: Mapping[str, int]) -> tuple[list[Entry], list[str]]:
     """The entries of known cases, and the names of the others."""
     if (folder / MANIFEST).is_file():
         entries = list(_listed(folder))

@@ -222,13 +222,17 @@ def typeset(
     font: Path | None = None,
 ) -> UInt8[np.ndarray, "Y X 3"]:
     """The ceiling's picture of a case: what `page` gives for it, such as its own layout, else its
-    targets inside their quads, else as paragraphs of a page of `size_px` (width, height).
+    targets inside their quads, else as paragraphs of a page of `size_px` (width, height). A case
+    that begins with a picture has a page of its size, for its quads are shares of that.
 
     Raises `TypesettingError` with the case's name when its targets cannot be set.
     """
     own = page(case) if page else None
     if own is not None:
         return own
+    if case.source:
+        with Image.open(case.source) as source:
+            size_px = source.size
     try:
         if case.quads:
             return set_in_quads(case.targets, case.quads, size_px=size_px, font=font)

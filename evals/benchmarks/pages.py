@@ -73,8 +73,9 @@ SPLITS: Mapping[str, Split] = {
                for n in WORDS_ON_A_PAGE]), 98, (512, 512),
     ),
     "sizes": Split(
-        "few words in type of 6 px (under what `blueprint/check.py` accepts) to 40 px and more",
-        _both([PageStyle(quoted="all", dense=1.0, num_words=(6, 24), body_px=(px, px))
+        "type of 6 px (under what `blueprint/check.py` accepts) to 40 px and more, on pages of no "
+        "more than 64 characters, which the demo's decoder can print",
+        _both([PageStyle(quoted="all", dense=1.0, num_words=(4, 9), body_px=(px, px))
                for px in BODIES_PX]), 192, (128, 128),
     ),
 }  # fmt: skip

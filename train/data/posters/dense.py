@@ -22,6 +22,7 @@ from train.data.posters.scenes import PHOTOS, PRODUCTS
 WORD_EM = 10.0  # square type sizes that a word takes, its share of everything bare included
 MIN_COLUMN_EM = 8.5  # narrower columns of running text have one or two words a line
 MIN_SCRIPT_PX = 20  # and in capitals: the script faces are not read smaller, nor their case
+OPENING = 8 * 60 + 15  # when a programme begins, in minutes after midnight
 SHRINK = 0.88  # of the type size, when the words do not all go onto the page
 
 
@@ -33,11 +34,11 @@ def leaflet(s: Sheet) -> str:
     align = r.choice(("left", "center"))
     look = s.title(p.accent, align=align, font="script" if script else None)
     area = area.below(s.heading(p.accent, area, look))
-    most = min(s.feasible(area, MIN_COLUMN_EM, 3), 1 + s.left // 24)
-    columns = area.columns(r.randint(1, most) if s.left < 60 else most, 2 * s.margin)
+    most = min(s.feasible(area, MIN_COLUMN_EM, 3), 1 + s.num_left // 24)
+    columns = area.columns(r.randint(1, most) if s.num_left < 60 else most, 2 * s.margin)
     ink = s.text(p.ground)
     for i, column in enumerate(columns):
-        s.paragraphs(column, ink, most=math.ceil(s.left / (len(columns) - i)))
+        s.paragraphs(column, ink, most=math.ceil(s.num_left / (len(columns) - i)))
     for column in columns[1:] if s.foot > area.top else []:
         c.shape("line", (column.left - s.margin, area.top, 1, s.foot - area.top), p.line)
     return f"leaflet{s.illustrated()}"
@@ -50,8 +51,10 @@ def programme(s: Sheet) -> str:
     area = s.page.below(s.heading(p.accent, s.page, s.title(p.accent)))
     hour, item = s.text(p.ground, "bold"), s.text(p.ground)
     first = s.wide("22:55", hour) + s.body // 2
-    columns = area.columns(s.feasible(area, 14, 2) if s.left > 30 else 1, 2 * s.margin)
-    minutes = itertools.accumulate((r.choice((15, 20, 30)) for _ in itertools.count()), initial=495)
+    columns = area.columns(s.feasible(area, 14, 2) if s.num_left > 30 else 1, 2 * s.margin)
+    minutes = itertools.accumulate(
+        (r.choice((15, 20, 30)) for _ in itertools.count()), initial=OPENING
+    )
 
     def row(line: Area) -> None:
         minute = next(minutes) % (24 * 60)
@@ -86,13 +89,13 @@ def article(s: Sheet) -> str:
     c.shape("rectangle", (0, 0, 1, 1), p.card)
     area = whole.inset(s.margin, s.margin)
     head, ink = s.text(p.card, "bold"), s.text(p.card)
-    if s.left > 4:
+    if s.num_left > 4:
         foot = s.say("subtitle", r.randint(2, 4), area, head)
         area = area.below(foot + s.body // 2)
-    most = min(s.feasible(area, MIN_COLUMN_EM, 2), 1 + s.left // 40)
+    most = min(s.feasible(area, MIN_COLUMN_EM, 2), 1 + s.num_left // 40)
     columns = area.columns(most, 2 * s.margin)
     for i, column in enumerate(columns):
-        s.paragraphs(column, ink, most=math.ceil(s.left / (len(columns) - i)))
+        s.paragraphs(column, ink, most=math.ceil(s.num_left / (len(columns) - i)))
     foot = min(max(s.foot + s.margin, area.top + s.margin), whole.foot)
     box = c.box(whole.left, whole.top, whole.width, foot - whole.top)
     c.elements[card] = Shape("rectangle", box, p.card)
@@ -103,7 +106,7 @@ def table(s: Sheet) -> str:
     """A screen with a table: a head, then rows of a word and of words or figures."""
     c, r = s.canvas, s.canvas.rng
     p, area = c.palette, _bar(s)
-    columns = area.columns(min(s.feasible(area, 5.5, 5), max(s.left // 2, 1)), s.body)
+    columns = area.columns(min(s.feasible(area, 5.5, 5), max(s.num_left // 2, 1)), s.body)
     kinds = ["word", *(r.choice(("word", "number", "price")) for _ in columns[1:])]
     high = s.pitch(s.body) + max(s.body // 2, 4)
     colours = iter([p.line, *[p.card, p.ground] * 200])
@@ -162,7 +165,7 @@ def price_list(s: Sheet) -> str:
     area = area.below(head + s.body // 2)
     name, cost = s.text(ground), s.text(ground, "bold", "right")
     last = s.wide("$88.88", cost) + s.body // 2
-    columns = area.columns(s.feasible(area, 14, 2) if s.left > 30 else 1, 3 * s.margin)
+    columns = area.columns(s.feasible(area, 14, 2) if s.num_left > 30 else 1, 3 * s.margin)
 
     def row(line: Area) -> None:
         thing = dataclasses.replace(line, right=line.right - last)
@@ -178,7 +181,7 @@ def details(s: Sheet) -> str:
     c, r = s.canvas, s.canvas.rng
     p, area = c.palette, s.page
     caption = r.choice((*PHOTOS, *PRODUCTS))
-    ratio = s.left * WORD_EM * s.body**2 / (c.width * c.height)
+    ratio = s.num_left * WORD_EM * s.body**2 / (c.width * c.height)
     if ratio < 0.75:  # else the words need the whole page
         high = (c.height - 2 * s.margin) * min(0.8 * (1 - ratio), 0.5)
         c.picture((area.left, area.top, area.width, high), caption)
@@ -186,13 +189,13 @@ def details(s: Sheet) -> str:
     foot = s.say("title", r.choice((1, 2, 2)), area, s.title(p.ground))
     foot = s.put("price", words.price(r), area.below(foot), s.text(p.ground, "bold"))
     area, ink = area.below(foot + s.body // 3), s.text(p.ground)
-    columns = area.columns(s.feasible(area, 11, 2) if s.left > 40 else 1, 2 * s.margin)
+    columns = area.columns(s.feasible(area, 11, 2) if s.num_left > 40 else 1, 2 * s.margin)
     dot, indent = max(round(s.body * 0.4), 2), s.body
     for i, column in enumerate(columns):
-        end, top = s.left - math.ceil(s.left / (len(columns) - i)), column.top
-        while s.left > end:
+        end, top = s.num_left - math.ceil(s.num_left / (len(columns) - i)), column.top
+        while s.num_left > end:
             at = dataclasses.replace(column, left=round(column.left + indent), top=top)
-            foot = s.say("body", min(r.randint(3, 9), s.left - end), at, ink)
+            foot = s.say("body", min(r.randint(3, 9), s.num_left - end), at, ink)
             if foot == top:
                 break
             middle = top + s.pitch(s.body) / 2
@@ -207,16 +210,16 @@ def catalogue(s: Sheet) -> str:
     p = c.palette
     foot = s.say("title", r.choice((1, 2, 2)), s.page, s.title(p.ground))
     area = s.page.below(foot + s.body // 2)
-    columns = area.columns(min(s.feasible(area, 7.5, 4), max(s.left // 3, 1)), s.margin)
+    columns = area.columns(min(s.feasible(area, 7.5, 4), max(s.num_left // 3, 1)), s.margin)
     name, cost = s.text(p.card), s.text(p.card, "bold")
     text_px, wide = 3 * s.pitch(s.body) + s.body, columns[0].width
-    num_rows = max(math.ceil(s.left / 4 / len(columns)), 1)
+    num_rows = max(math.ceil(s.num_left / 4 / len(columns)), 1)
     high = max((area.foot - area.top) / num_rows, text_px + 1.5 * s.body)
     high = min(high, 0.75 * wide + text_px, area.foot - area.top)
 
     def row(line: Area) -> None:
         for column in columns:
-            if not s.left:
+            if not s.num_left:
                 return
             card = dataclasses.replace(column, top=line.top, foot=line.foot - s.margin / 2)
             kind = "rounded" if len(columns) > 1 else "rectangle"
@@ -276,9 +279,9 @@ def compose(c: Canvas, domain: str) -> str:
             sheet = Sheet(c, size, num_words)
             called = scene(sheet)
             said = sum(isinstance(e, Text) for e in c.elements)
-            if said and (best is None or sheet.left < best[0]):
-                best = sheet.left, called, c.elements
-            if sheet.left == 0:
+            if said and (best is None or sheet.num_left < best[0]):
+                best = sheet.num_left, called, c.elements
+            if sheet.num_left == 0:
                 return called
     if best is None:
         raise ValueError(

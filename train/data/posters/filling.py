@@ -46,10 +46,10 @@ class Area:
 
 
 class Sheet:
-    """A page being filled: `left` words are still to be said, in type of `body` pixels."""
+    """A page being filled: `num_left` words are still to be said, in type of `body` pixels."""
 
     def __init__(self, canvas: Canvas, body: int, num_words: int) -> None:
-        self.canvas, self.body, self.left = canvas, body, num_words
+        self.canvas, self.body, self.num_left = canvas, body, num_words
         self.large = round(body * canvas.rng.uniform(1.2, 1.7))
         self.margin = max(canvas.u(6), round(body / 2))
         edge = self.margin
@@ -99,7 +99,7 @@ class Sheet:
         """Set up to so many words at an area's top, in the look's pixels, and return their foot;
         where not even one fits, set nothing and return the top."""
         size = int(look.size)
-        said = self._drawn(min(num_words, self.left), area.width, look, size)
+        said = self._drawn(min(num_words, self.num_left), area.width, look, size)
         while said:
             lines = self.canvas.broken(said, area.width, look, size)
             if lines and len(lines) <= most_lines:
@@ -113,13 +113,13 @@ class Sheet:
         """Set one line as it is, if there is room for it and words are left; returns its foot."""
         face = self.canvas.face(look).font(look.weight, int(look.size))
         fits = face.getlength(string) <= area.width - 2 * INSET_PX
-        return self._set(kind, (string,), area, look) if fits and self.left else area.top
+        return self._set(kind, (string,), area, look) if fits and self.num_left else area.top
 
     def _set(self, kind: str, lines: tuple[str, ...], area: Area, look: Look) -> float:
         size = int(look.size)
         if area.top + self.pitch(size) * len(lines) > area.foot:
             return area.top
-        self.left -= sum(len(line.split()) for line in lines)
+        self.num_left -= sum(len(line.split()) for line in lines)
         left = self._aligned(area.left) if look.align == "left" else area.left
         return self.canvas.set_lines(kind, lines, (left, area.top, area.width), look, size)
 
@@ -138,9 +138,9 @@ class Sheet:
 
     def paragraphs(self, area: Area, look: Look, *, most: int) -> float:
         """Running text of at most so many words; returns its foot."""
-        end, top = max(self.left - most, 0), area.top
-        while self.left > end:
-            num_words = min(self.canvas.rng.randint(6, 16), self.left - end)
+        end, top = max(self.num_left - most, 0), area.top
+        while self.num_left > end:
+            num_words = min(self.canvas.rng.randint(6, 16), self.num_left - end)
             foot = self.say("body", num_words, area.below(top), look)
             if foot == top:
                 break
@@ -151,16 +151,16 @@ class Sheet:
         self, area: Area, high: float, row: Callable[[Area], object], *, most: int = 999
     ) -> None:
         """Rows of one height down an area, until they have said so many words or say no more."""
-        top, before, end = area.top, -1, self.left - most
-        while self.left > max(end, 0) and top + high <= area.foot and self.left != before:
-            before = self.left
+        top, before, end = area.top, -1, self.num_left - most
+        while self.num_left > max(end, 0) and top + high <= area.foot and self.num_left != before:
+            before = self.num_left
             row(dataclasses.replace(area, top=top, foot=top + high))
             top += high
 
     def lists(self, columns: Sequence[Area], high: float, row: Callable[[Area], object]) -> None:
         """Rows down several columns, about as many words in each."""
         for i, column in enumerate(columns):
-            self.rows(column, high, row, most=math.ceil(self.left / (len(columns) - i)))
+            self.rows(column, high, row, most=math.ceil(self.num_left / (len(columns) - i)))
 
     def heading(self, ground: str, area: Area, look: Look, *, whole: bool = False) -> float:
         """A title of one to three words on a band of colour; returns the band's foot."""

@@ -121,7 +121,7 @@ def _paragraphs(
     return paragraphs if height <= room_px[1] else None
 
 
-def _largest(fits: Callable[[int], object], least: int, most: int) -> int:
+def largest(fits: Callable[[int], object], least: int, most: int) -> int:
     """The largest type up to `most` that fits, found by halving; `least - 1` if none does."""
     low, high = least - 1, most
     while low < high:
@@ -145,7 +145,7 @@ def set_strings(
     room = (size_px[0] - 2 * margin, size_px[1] - 2 * margin)
     fonts = [font_of(string, font) for string in strings]
     most = max(MIN_TYPE_PX, round(MAX_TYPE_SHARE * min(size_px)))
-    type_px = _largest(lambda px: _paragraphs(strings, fonts, px, room), MIN_TYPE_PX, most)
+    type_px = largest(lambda px: _paragraphs(strings, fonts, px, room), MIN_TYPE_PX, most)
     paragraphs = _paragraphs(strings, fonts, type_px, room)
     if type_px < MIN_TYPE_PX or paragraphs is None:
         raise TypesettingError(
@@ -170,7 +170,7 @@ def _slip(string: str, size_px: tuple[int, int], path: Path) -> Image.Image:
     def fits(px: int) -> bool:
         return load_font(path, px).getlength(line) <= 0.96 * width and px <= 0.8 * height
 
-    type_px = _largest(fits, 1, max(height, 1))
+    type_px = largest(fits, 1, max(height, 1))
     if type_px:
         at = (width / 2, height / 2 + 0.36 * type_px)  # capitals stand in the middle
         ImageDraw.Draw(slip).text(at, line, 0, load_font(path, type_px), anchor="ms")

@@ -4,6 +4,7 @@ what is there can be gamed.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 from blueprint.typeset import load_font
 from evals.readers import ReadLine
 from evals.scoring import Benchmark, Case, Reading
-from evals.typesetting import TypesettingError, font_of
+from evals.typesetting import TypesettingError, font_of, largest
 
 CANDIDATES = 4  # so many times as many words as a page has are tried for it
 WORD_GAP = 2.0  # type sizes between cells: readers take words that far apart for lines of their own
@@ -151,13 +152,12 @@ def words_page(
     cells = [(cell, font_of(cell, font)) for cell in _cells(words, language)]
     for side in sorted({side_px, *(s for s in (1536, MAX_PAGE_PX) if s > side_px)}):
         room = side - 2 * round(0.03 * side)
-        fitting = (px for px in range(side // 16, 0, -1) if _rows(cells, px, room))
-        type_px = next(fitting, 1)
+        type_px = largest(functools.partial(_rows, cells, room_px=room), 1, side // 16)
         if type_px >= MIN_WORD_PX:
             break
     page = Image.new("RGB", (side, side), "white")
     draw, margin = ImageDraw.Draw(page), (side - room) // 2
-    for i, row in enumerate(_rows(cells, type_px, room) or ()):
+    for i, row in enumerate(_rows(cells, type_px, room_px=room) or ()):
         for left, cell, path in row:
             at = (margin + left, margin + round((i * WORD_PITCH + 1) * type_px))
             draw.text(at, cell, "black", load_font(path, type_px), anchor="ls")
@@ -165,7 +165,7 @@ def words_page(
 
 
 def _rows(
-    cells: Sequence[tuple[str, Path]], type_px: int, room_px: int
+    cells: Sequence[tuple[str, Path]], type_px: int, *, room_px: int
 ) -> list[list[tuple[float, str, Path]]] | None:
     """The cells in rows, each with its left edge; None when they are too many."""
     rows: list[list[tuple[float, str, Path]]] = [[]]

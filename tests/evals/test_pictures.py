@@ -1,16 +1,20 @@
 """Folders of pictures: what is found in them, what is said of what is not, and that nothing leaves
 the denominator."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from evals.benchmarks import open_benchmark
 from evals.metrics.published import ANYTEXT_SENTENCE_ACCURACY, LONGTEXT_RECALL
 from evals.pictures import PicturesError, gather, read_pictures, write_prompts
-from evals.readers import ReadLine, ReadPicture, load
+from evals.readers import RapidReader, ReadLine, ReadPicture, load, read_all
 from evals.scoring import Case, score
+from evals.typesetting import set_strings
+from tests.evals.tiny_benchmarks import make
 
 CASES = [Case(name, f"A sign of {name}", ("good words", name)) for name in ("7", "a-b", "shop_2")]
 
@@ -192,3 +196,34 @@ def test_prompts_are_written_for_the_system_and_its_manifest_matches(tmp_path):
     row = json.loads(lines[1])
     assert row["lines"] == [{"text": "Café", "quad": np.asarray(quad).tolist()}]
     assert row["source"] == str(tmp_path / "begin.png")
+
+
+def test_case_order_and_extra_text_move_the_strict_scores_of_a_folder_and_recall_does_not(tmp_path):
+    benchmark = open_benchmark("longtext_en")
+    cases = benchmark.cases(make("longtext_en", tmp_path))
+    first, second = cases[0].targets
+    pages = {
+        "right": (first, second),
+        "case": (first.upper(), second),
+        "order": (second, first),
+        "extra": (first, second, "Quartz lantern"),
+        "blank": (),
+    }
+    read = functools.partial(read_all, RapidReader(num_threads=1), progress=False)
+    scores = {}
+    for name, strings in pages.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.fromarray(set_strings(strings, size_px=(320, 320))).save(folder / "0.png")
+        readings, _ = read_pictures(gather(folder, cases[:1]), cases[:1], read)
+        found = score(benchmark.metrics, cases[:1], readings, num_resamples=2)
+        scores[name] = {metric: found[metric].value for metric in found}
+    recall = {name: row["longtext_recall"] for name, row in scores.items()}
+    assert recall == {"right": 1, "case": 1, "order": 1, "extra": 1, "blank": 0}
+    right = scores["right"]
+    assert right["exact_word_accuracy"] == right["reading_order"] == right["ned"] == 1
+    assert right["extra_text_rate"] == 0
+    assert scores["case"]["exact_word_accuracy"] == pytest.approx(3 / 6)
+    assert scores["order"]["reading_order"] < 1 and scores["order"]["ned"] < 0.7
+    assert scores["extra"]["word_precision"] == pytest.approx(6 / 8)
+    assert scores["extra"]["extra_text_rate"] > 0.3

@@ -2,7 +2,9 @@
 
 Writes blueprint.json, blueprint.svg, page.png, proof.json (what was read back) and proof.png (the
 plan beside the page); with --n above 1 into numbered folders. An edited blueprint.json given as
---blueprint is printed as it is.
+--blueprint is printed as it is. What a careful printer would send back is said first; with the
+scores.json of this bundle's evaluation as --scores, so is type that it was measured not to print
+legibly.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from blueprint.check import findings
 from blueprint.formats import from_json, to_json
 from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from blueprint.wishes import from_json as wishes_from_json
+from evals.evaluation import legible_px
 from evals.proof import Proof
 from evals.readers import RapidReader
 from evals.report import sheet
+from evals.results import load as load_results
 from pipeline import Bundle
 from sampling.policy import Policy
 
@@ -59,6 +64,7 @@ def main() -> None:
     flags.add_argument("--out", type=Path, required=True)
     flags.add_argument("--blueprint", type=Path)
     flags.add_argument("--wishes", type=Path, help="JSON: palette, boxes by string, keep_free")
+    flags.add_argument("--scores", type=Path, help="of an evaluation, for the least legible type")
     flags.add_argument("--num-tries", type=int, default=1, help="keep the best of so many plans")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--n", type=int, default=1)
@@ -76,9 +82,11 @@ def main() -> None:
         plans = bundle.plan(prompts, policy=policy, **how)
     else:
         raise ValueError("give a prompt, or a blueprint with --blueprint")
-    reader = RapidReader()
+    reader, least = RapidReader(), legible_px(load_results(args.scores)) if args.scores else None
     for i, plan in enumerate(plans):
         folder = args.out / f"{i:02d}" if len(plans) > 1 else args.out
+        for finding in findings(plan, legible_px=least):
+            print(f"{folder}: {finding.rule}: {finding.path} {finding.message}")
         proof = draw(bundle, plan, folder, reader, seed=args.seed + i, retries=args.max_retries)
         failed = " ".join(word for words in proof.lost for word in words)
         print(

@@ -1,5 +1,6 @@
 """What a person runs, on a tiny bundle: draw, redraw, evaluate; and errors that name the thing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,11 @@ from PIL import Image
 
 from blueprint.formats import from_json
 from blueprint.schema import Box
-from evals.results import load
+from evals.evaluation import LEGIBLE_STAGES
+from evals.results import load, to_json
 from pipeline import Bundle
 from tests.bundles import ROOT, finish, start, tiny_bundle, training
+from tests.evals.samples import made
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -41,7 +44,10 @@ def test_an_edited_blueprint_redraws_and_a_broken_one_names_the_field(drawn, tmp
     texts[0]["lines"] = ["Sun", "Jazz"]
     (tmp_path / "edited.json").write_text(json.dumps(edited))
     flags = ("--bundle", tiny_bundle(), "--out", tmp_path, "--max-retries", 0)
-    finish(start("draw", *flags, "--blueprint", tmp_path / "edited.json"))
+    results = dataclasses.replace(made(), type_floors_px=dict.fromkeys(LEGIBLE_STAGES, 99.0))
+    (tmp_path / "scores.json").write_text(to_json(results))
+    edition = ("--blueprint", tmp_path / "edited.json", "--scores", tmp_path / "scores.json")
+    assert "size_milli" in finish(start("draw", *flags, *edition)).split("legibility: ", 1)[1]
     again = from_json((tmp_path / "blueprint.json").read_text())
     assert "Sun Jazz" in [t.string for t in again.texts]
     at = edited["elements"].index(texts[0])

@@ -18,7 +18,7 @@ import numpy as np
 
 from evals.metrics.words import num_shared, words_of
 from evals.pictures import Read, as_reading
-from evals.scoring import Benchmark, Case, Reading, Score, score
+from evals.scoring import Benchmark, Case, Reading, Score, score, statistics
 from evals.typesetting import TypesettingError, typeset
 from evals.wordpage import best_words, perfect, words_page
 
@@ -111,8 +111,8 @@ class _Controls:
     ) -> None:
         self._benchmark, self._read, self._settings = benchmark, read, settings
         self.cases = list(cases)
-        count = min(settings.num_typeset or len(cases), len(cases))
-        drawn = np.random.default_rng(settings.seed).permutation(len(cases))[:count]
+        drawn = np.random.default_rng(settings.seed).permutation(len(cases))
+        drawn = drawn[: settings.num_typeset]
         self.drawn = [cases[i] for i in sorted(drawn)]
 
     def scored(
@@ -129,46 +129,55 @@ class _Controls:
         )  # fmt: skip
         return Control(scores, len(cases), said, problems)
 
-    def constant(self, picture: np.ndarray) -> tuple[list[Case], list[list[Reading]], list[str]]:
-        """The cases, the readings of one picture for all of them, and what was read on it."""
+    def constant(self, picture: np.ndarray, said: str, words: Sequence[str] = ()) -> Control:
+        """One picture for all cases, read once, or in the quads of those that are drawn; `words`
+        are what it says."""
+        crops = self._benchmark.crops
+        cases = self.drawn if crops else self.cases
+        if crops:
+            found = self._read([picture] * len(cases), quads=[case.quads for case in cases])
+        else:
+            found = self._read([picture])
         size = (picture.shape[1], picture.shape[0])
-        if self._benchmark.crops:
-            quads = [case.quads for case in self.drawn]
-            found = self._read([picture] * len(quads), quads=quads)
-            readings = [[as_reading(f, picture, size_px=size)] for f in found]
-            return self.drawn, readings, []
-        (found,) = self._read([picture])
-        reading = as_reading(found, picture, size_px=size)
-        return self.cases, [[reading]] * len(self.cases), list(reading.strings)
+        readings = [[as_reading(f, picture, size_px=size)] for f in found]
+        problems = tuple(f.problem for f in found if f.problem)
+        if not crops:
+            readings = readings * len(cases)
+            said += self._compared(words, readings[0][0]) if words else ""
+        return self.scored(cases, readings, said, problems)
 
     def blank(self) -> Control:
         """White paper."""
         width, height = self._settings.size_px
-        cases, readings, _ = self.constant(np.full((height, width, 3), 255, np.uint8))
-        return self.scored(cases, readings, f"a white page of {width} x {height} px")
+        blank = np.full((height, width, 3), 255, np.uint8)
+        return self.constant(blank, f"a white page of {width} x {height} px")
 
     def words(self, num_words: int) -> Control:
         """One page of the best words."""
-        benchmark, settings = self._benchmark, self._settings
-        words = best_words(benchmark, self.cases, num_words, font=settings.font)
-        languages = Counter(case.language for case in self.cases)
-        language = languages.most_common(1)[0][0]
+        settings, language = self._settings, self._language
+        words = best_words(self._benchmark, self.cases, num_words, font=settings.font)
         picture, type_px = words_page(
             words, side_px=settings.size_px[0], language=language, font=settings.font
         )
-        cases, readings, strings = self.constant(picture)
         unit = "characters" if language == "zh" else "words"
         said = f"one page of the benchmark's best {len(words)} {unit}, in type of {type_px} px"
-        if not benchmark.crops:
-            wanted = words_of(words, language)
-            num_read = num_shared(wanted, words_of(strings, language))
-            (headline,) = (m for m in benchmark.metrics if m.name == benchmark.headline)
-            ideal = score([headline], cases, [[perfect(words)]] * len(cases), num_resamples=1)
-            said += (
-                f"; {num_read} of {len(wanted)} were read, and all of them would give "
-                f"{headline.name} {ideal[headline.name].value:.4f}"
-            )
-        return self.scored(cases, readings, said)
+        return self.constant(picture, said, words)
+
+    @property
+    def _language(self) -> str:
+        """That of most cases."""
+        return Counter(case.language for case in self.cases).most_common(1)[0][0]
+
+    def _compared(self, words: Sequence[str], reading: Reading) -> str:
+        """How many of the words were read, and what they would be worth if all were."""
+        wanted = words_of(words, self._language)
+        read = words_of(reading.strings, self._language)
+        (headline,) = (m for m in self._benchmark.metrics if m.name == self._benchmark.headline)
+        rows = statistics(headline, self.cases, [[perfect(words)]] * len(self.cases))
+        return (
+            f"; {num_shared(wanted, read)} of {len(wanted)} were read, and all of them would give "
+            f"{headline.name} {float(headline.value(rows.sum(axis=0))):.4f}"
+        )
 
 
 def controls(

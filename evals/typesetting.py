@@ -47,13 +47,17 @@ def chinese_font() -> Path | None:
     return Path(importlib.import_module(CHINESE_FONT_PACKAGE).sans_path())
 
 
+def _drawn(path: Path, character: str) -> np.ndarray:
+    picture = Image.new("L", (96, 96))
+    ImageDraw.Draw(picture).text((24, 64), character, 255, load_font(path, 40), anchor="ls")
+    return np.asarray(picture)
+
+
 @functools.lru_cache(maxsize=1 << 14)
 def _has_glyph(path: Path, character: str) -> bool:
     """Whether a font draws something else than its box for what it lacks (U+10FFFD is private and
     in none of ours)."""
-    font = load_font(path, 40)
-    box, glyph = font.getmask("\U0010fffd"), font.getmask(character)
-    return (box.size, bytes(box)) != (glyph.size, bytes(glyph))
+    return not np.array_equal(_drawn(path, character), _drawn(path, "\U0010fffd"))
 
 
 def lacking(path: Path, string: str) -> list[str]:

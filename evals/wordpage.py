@@ -150,28 +150,43 @@ def words_page(
     """A square page of words in rows, each far enough from the next to be read alone, and its type
     in pixels: the largest that fits `side_px`, or a larger page where that is too small to read."""
     cells = [(cell, font_of(cell, font)) for cell in _cells(words, language)]
-    for side in sorted({side_px, *(s for s in (1536, MAX_PAGE_PX) if s > side_px)}):
-        room = side - 2 * round(0.03 * side)
-        type_px = largest(functools.partial(_rows, cells, room_px=room), 1, side // 16)
-        if type_px >= MIN_WORD_PX:
-            break
+    side, type_px = _sizes(cells, side_px)
+    margin = _margin(side)
     page = Image.new("RGB", (side, side), "white")
-    draw, margin = ImageDraw.Draw(page), (side - room) // 2
-    for i, row in enumerate(_rows(cells, type_px, room_px=room) or ()):
+    draw = ImageDraw.Draw(page)
+    for i, row in enumerate(_rows(cells, type_px, room_px=side - 2 * margin) or ()):
         for left, cell, path in row:
             at = (margin + left, margin + round((i * WORD_PITCH + 1) * type_px))
             draw.text(at, cell, "black", load_font(path, type_px), anchor="ls")
     return np.asarray(page), type_px
 
 
+def _margin(side_px: int) -> int:
+    return round(0.03 * side_px)
+
+
+def _sizes(cells: Sequence[tuple[str, Path]], side_px: int) -> tuple[int, int]:
+    """(side, type) in pixels of the smallest page, from `side_px` on, in large enough type; of the
+    largest page if there is none."""
+    side, type_px = side_px, 0
+    for side in sorted({side_px, *(s for s in (1536, MAX_PAGE_PX) if s > side_px)}):
+        fits = functools.partial(_rows, cells, room_px=side - 2 * _margin(side))
+        type_px = largest(fits, 1, side // 16)
+        if type_px >= MIN_WORD_PX:
+            break
+    return side, type_px
+
+
 def _rows(
     cells: Sequence[tuple[str, Path]], type_px: int, *, room_px: int
 ) -> list[list[tuple[float, str, Path]]] | None:
-    """The cells in rows, each with its left edge; None when they are too many."""
+    """The cells in rows, each with its left edge; None when they are too many or one too long."""
     rows: list[list[tuple[float, str, Path]]] = [[]]
     left = 0.0
     for cell, path in cells:
         length = load_font(path, type_px).getlength(cell)
+        if length > room_px:
+            return None
         if rows[-1] and left + length > room_px:
             rows.append([])
             left = 0.0

@@ -265,6 +265,25 @@ def test_what_cannot_be_set_is_named_and_stays_in_the_denominator():
         controls(bench(EXACT_WORDS), cases[1:2], read, settings)
 
 
+def test_a_control_page_that_the_reader_fails_on_is_no_quiet_zero():
+    def read(pictures, *, quads=None):
+        return [ReadPicture(problem="the engine choked")] * len(pictures)
+
+    cases = [case("0", "one"), case("1", "two")]
+    with pytest.raises(TypesettingError, match="read: the engine choked"):
+        controls(bench(EXACT_WORDS), cases, read, ControlSettings(num_words=()))
+    page, works = numbered(cases)
+
+    def read_no_constants(pictures, *, quads=None):
+        return works(pictures) if callable(pictures[0]) else read(pictures)
+
+    settings = ControlSettings(num_words=(1,), page=page, num_resamples=2)
+    found = controls(bench(EXACT_WORDS), cases, read_no_constants, settings)
+    choked = ("the engine choked",)
+    assert found["blank"].problems == found["constant_1"].problems == choked
+    assert found["typeset"].problems == ()
+
+
 def test_shuffling_gives_every_case_another_one():
     for seed, num_cases in itertools.product(range(4), (2, 3, 10)):
         other = derangement(num_cases, seed)

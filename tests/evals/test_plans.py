@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from blueprint.schema import Blueprint, Box, Picture, Shape, Text
-from evals.plans import max_iou, plan_scores
+from evals.plans import PlannedPages, max_iou, plan_scores
 from evals.scoring import Case
 
 TITLE = Text("title", ("Big Day",), Box(0, 0, 800, 200), size_milli=100)
@@ -87,3 +87,19 @@ def test_every_case_has_a_plan():
         plan_scores([Case("a", "", ()), Case("b", "", ())], [None])
     with pytest.raises(ValueError, match="0 plans for 0 cases"):
         plan_scores([], [])
+
+
+def test_a_planner_in_training_is_scored_by_the_same_function():
+    records = [{"prompt": PROMPT, "blueprint": REFERENCE}] * 2
+    asked = []
+
+    def make(probes, prompts):
+        asked.append((probes, tuple(prompts)))
+        return [REFERENCE, page(TITLE, FIRST, SECOND)]
+
+    found = PlannedPages(records, make)(7, {"step": len})
+    assert asked == [({"step": len}, (PROMPT, PROMPT))]
+    cases = [Case(n, PROMPT, (), blueprint=REFERENCE) for n in "ab"]
+    assert found.scalars == plan_scores(cases, make({}, []))
+    assert found.scalars["max_iou"] == 0.875 and found.scalars["same_elements"] == 0.5
+    assert found.pictures["plans"].dtype == "uint8"

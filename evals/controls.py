@@ -19,7 +19,7 @@ import numpy as np
 from evals.metrics.words import num_shared, words_of
 from evals.pictures import Read, as_reading
 from evals.scoring import Benchmark, Case, Reading, Score, score, statistics
-from evals.typesetting import TypesettingError, typeset
+from evals.typesetting import TypesettingError, settable, typeset
 from evals.wordpage import best_words, perfect, words_page
 
 
@@ -42,7 +42,7 @@ class ControlSettings:
 @dataclasses.dataclass(frozen=True)
 class Control:
     """The scores of a control over `num_cases`; `said` is what it is, `problems` what of it could
-    not be set or read and counts as nothing read."""
+    not be set or read: it counts as nothing read."""
 
     scores: dict[str, Score]
     num_cases: int
@@ -100,7 +100,14 @@ def typeset_readings(
     if len(problems) == len(cases):
         raise TypesettingError(f"no case could be typeset and read: {problems[0]}")
     pairs = zip(found, pages, strict=True)
-    return [[as_reading(f, page, size_px=settings.size_px)] for f, page in pairs], problems
+    readings = [[as_reading(f, page, size_px=settings.size_px)] for f, page in pairs]
+    left_out = [
+        said
+        for case in cases
+        if (said := settable(case, settings.font)[1])
+        and not (settings.page and settings.page(case) is not None)
+    ]
+    return readings, (*problems, *left_out)
 
 
 class _Controls:
@@ -157,7 +164,7 @@ class _Controls:
         settings, language = self._settings, self._language
         words = best_words(self._benchmark, self.cases, num_words, font=settings.font)
         picture, type_px = words_page(
-            words, side_px=settings.size_px[0], language=language, font=settings.font
+            words, size_px=settings.size_px, language=language, font=settings.font
         )
         unit = "characters" if language == "zh" else "words"
         said = f"one page of the benchmark's best {len(words)} {unit}, in type of {type_px} px"

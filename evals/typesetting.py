@@ -4,9 +4,11 @@ fits. What is not read on such a page, no system can be blamed for.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -23,16 +25,21 @@ from evals.scoring import Case, Quad
 CHINESE_FONT_PACKAGE = "pylopdf_fonts_zh_cn"  # Noto Sans SC, SIL Open Font License 1.1
 PITCH = 1.3  # baseline to baseline, in type sizes
 GAP = 0.7  # more between paragraphs
+CELL_GAP = 2.0  # between strings of a row: readers take what is that far apart for lines of its own
 MARGIN = 0.05  # of the shorter side, bare around the page
 MAX_TYPE_SHARE = 0.1  # of the shorter side: readers are made for lines, not for giant letters
 MIN_TYPE_PX = 10  # under it readers fail
+GOOD_TYPE_PX = 20  # under it they err: a page that would have smaller type grows
+MAX_PAGE_PX = 2000  # of the longer side: rapidocr makes larger pictures smaller
 WARPED_SCALE = 2  # type in quads is set so many times as large, then warped
 TALL = 1.5  # quads this many times as high as wide hold a line lying on its side
-_ASCENT = 1.0  # of the type size, from a line's top to its baseline
 _PIECE = re.compile(
     r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef][，。、：；！？）》」』”’…\uff09]*|"
     r"[^\s\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]+[，。、：；！？）》」』”’…\uff09]*"
 )
+
+
+LEFT_OUT = 0.05  # of a page's characters or words may be for want of a glyph
 
 
 class TypesettingError(ValueError):
@@ -65,26 +72,44 @@ def lacking(path: Path, string: str) -> list[str]:
     return [c for c in dict.fromkeys(string) if not c.isspace() and not _has_glyph(path, c)]
 
 
+def _nearest_font(string: str, font: Path | None) -> tuple[Path, list[str]]:
+    """The first font of those at hand that lacks fewest characters of a string, and these."""
+    ours = [face.regular for face in CANONICAL_FACES.values()][:3]
+    chinese = chinese_font()
+    fonts = [*([font] if font else []), *ours, *([chinese] if chinese else [])]
+    return min(((path, lacking(path, string)) for path in fonts), key=lambda pair: len(pair[1]))
+
+
+def _named(characters: Sequence[str]) -> str:
+    named = [f"{c} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed').lower()})" for c in characters]
+    return ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
+
+
 def font_of(string: str, font: Path | None = None) -> Path:
     """The first font with every glyph of a string: the given one, the plain canonical faces, then
     the Chinese one.
 
     Raises `TypesettingError` naming the characters that none has.
     """
-    ours = [face.regular for face in CANONICAL_FACES.values()][:3]
-    chinese = chinese_font()
-    fonts = [*([font] if font else []), *ours, *([chinese] if chinese else [])]
-    for path in fonts:
-        if not lacking(path, string):
-            return path
-    least = min((lacking(path, string) for path in fonts), key=len)
-    named = ", ".join(
-        f"{c} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed').lower()})" for c in least[:5]
-    )
+    path, missing = _nearest_font(string, font)
+    if not missing:
+        return path
     remedy = "hand in a font that has them"
-    if chinese is None and any("\u2e80" <= c <= "\uffef" for c in least):
+    if chinese_font() is None and any("\u2e80" <= c <= "\uffef" for c in missing):
         remedy = "pip install -e '.[zh]' brings a Chinese one, or hand in a font"
-    raise TypesettingError(f"no font at hand has {len(least)} characters, {named}: {remedy}")
+    raise TypesettingError(f"no font at hand has {_named(missing)}: {remedy}")
+
+
+def settable(case: Case, font: Path | None = None) -> tuple[Case, str]:
+    """A case without the few characters that no font at hand has, and what was left out; the case
+    as it is where that is nothing, or more than `LEFT_OUT` of it, which is not to be set at all."""
+    missing = {c for target in case.targets for c in _nearest_font(target, font)[1]}
+    num_missing = sum(c in missing for target in case.targets for c in target)
+    if not 0 < num_missing <= LEFT_OUT * sum(map(len, case.targets)):
+        return case, ""
+    kept = tuple("".join(c for c in target if c not in missing) for target in case.targets)
+    said = f"{case.name}: set without {_named(sorted(missing))}, which no font at hand has"
+    return dataclasses.replace(case, targets=kept), said
 
 
 def pieces(string: str) -> list[tuple[str, bool]]:
@@ -110,19 +135,55 @@ def wrapped(string: str, path: Path, type_px: int, width_px: float) -> list[str]
     return [*lines, line] if line else lines
 
 
-def _paragraphs(
-    strings: Sequence[str], fonts: Sequence[Path], type_px: int, room_px: tuple[float, float]
-) -> list[list[str]] | None:
-    """Every string in lines, or None when they do not fit the room (width, height)."""
-    paragraphs = []
-    for string, path in zip(strings, fonts, strict=True):
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line of type that begins at (x, y) on its baseline."""
+
+    x: float
+    y: float
+    string: str
+    font: Path
+
+
+Layout = Callable[[Sequence[tuple[str, Path]], int, tuple[float, float]], list[_Line] | None]
+
+
+def paragraphs(
+    strings: Sequence[tuple[str, Path]], type_px: int, room_px: tuple[float, float]
+) -> list[_Line] | None:
+    """Every string, each with its font, a paragraph of its own, or None when they do not fit the
+    room (width, height)."""
+    found, top = [], 0.0
+    for string, path in strings:
         lines = wrapped(string, path, type_px, room_px[0])
         if lines is None:
             return None
-        paragraphs.append(lines)
-    num_lines = sum(map(len, paragraphs))
-    height = (num_lines * PITCH + (len(strings) - 1) * GAP) * type_px
-    return paragraphs if height <= room_px[1] else None
+        for line in lines:
+            found.append(_Line(0.0, top + type_px, line, path))
+            top += PITCH * type_px
+        top += GAP * type_px
+    return found if top - GAP * type_px <= room_px[1] else None
+
+
+def run_in(
+    strings: Sequence[tuple[str, Path]], type_px: int, room_px: tuple[float, float]
+) -> list[_Line] | None:
+    """As many strings in a row as there is room for, `CELL_GAP` apart, or None when they do not fit
+    the room (width, height). What is wider than a row has rows of its own."""
+    found, left, top = [], 0.0, 0.0
+    for string, path in strings:
+        lines = wrapped(string, path, type_px, room_px[0])
+        if lines is None:
+            return None
+        length = load_font(path, type_px).getlength(lines[-1])
+        if left and (len(lines) > 1 or left + length > room_px[0]):
+            left, top = 0.0, top + PITCH * type_px
+        for line in lines[:-1]:
+            found.append(_Line(0.0, top + type_px, line, path))
+            top += PITCH * type_px
+        found.append(_Line(left, top + type_px, lines[-1], path))
+        left += length + CELL_GAP * type_px
+    return found if top + PITCH * type_px <= room_px[1] else None
 
 
 def largest(fits: Callable[[int], object], least: int, most: int) -> int:
@@ -134,36 +195,67 @@ def largest(fits: Callable[[int], object], least: int, most: int) -> int:
     return low
 
 
+def _growing(size_px: tuple[int, int]) -> list[tuple[int, int]]:
+    """A page's size, then each time half as much again, up to the largest that readers take as it
+    is."""
+    most = MAX_PAGE_PX / max(size_px)
+    factors = [1.0]
+    while factors[-1] < most:
+        factors.append(min(1.5 * factors[-1], most))
+    return [(round(f * size_px[0]), round(f * size_px[1])) for f in factors]
+
+
+def _margin(size_px: tuple[int, int]) -> int:
+    return round(MARGIN * min(size_px))
+
+
+def _room(size_px: tuple[int, int]) -> tuple[float, float]:
+    return size_px[0] - 2 * _margin(size_px), size_px[1] - 2 * _margin(size_px)
+
+
+def _largest_type(
+    strings: Sequence[tuple[str, Path]], layout: Layout, size_px: tuple[int, int]
+) -> int:
+    """The largest type of a layout that a page has room for; under `MIN_TYPE_PX` for none."""
+    room = _room(size_px)
+    most = max(MIN_TYPE_PX, round(MAX_TYPE_SHARE * min(size_px)))
+    return largest(lambda px: layout(strings, px, room), MIN_TYPE_PX, most)
+
+
 def set_strings(
-    strings: Sequence[str], *, size_px: tuple[int, int], font: Path | None = None
-) -> UInt8[np.ndarray, "Y X 3"]:
-    """A page (width, height) of paragraphs, black on white.
+    strings: Sequence[str],
+    *,
+    size_px: tuple[int, int],
+    font: Path | None = None,
+    layouts: Sequence[Layout] = (paragraphs, run_in),
+) -> tuple[UInt8[np.ndarray, "Y X 3"], int]:
+    """A page (width, height) of strings, black on white, and its type in pixels: the first layout
+    and the smallest page, from `size_px` on, in which it is large enough to be read.
 
     Raises `TypesettingError` when a glyph is missing or not even small type fits.
     """
-    page = Image.new("RGB", size_px, "white")
     strings = [s for s in (unicodedata.normalize("NFC", s) for s in strings) if pieces(s)]
     if not strings:
-        return np.asarray(page)
-    margin = round(MARGIN * min(size_px))
-    room = (size_px[0] - 2 * margin, size_px[1] - 2 * margin)
-    fonts = [font_of(string, font) for string in strings]
-    most = max(MIN_TYPE_PX, round(MAX_TYPE_SHARE * min(size_px)))
-    type_px = largest(lambda px: _paragraphs(strings, fonts, px, room), MIN_TYPE_PX, most)
-    paragraphs = _paragraphs(strings, fonts, type_px, room)
-    if type_px < MIN_TYPE_PX or paragraphs is None:
+        return np.full((size_px[1], size_px[0], 3), 255, np.uint8), 0
+    pairs = [(string, font_of(string, font)) for string in strings]
+    best, size, layout = 0, size_px, layouts[0]
+    for layout_, size_ in itertools.product(layouts, _growing(size_px)):
+        type_px = _largest_type(pairs, layout_, size_)
+        if type_px > best:
+            best, size, layout = type_px, size_, layout_
+        if best >= GOOD_TYPE_PX:
+            break
+    if best < MIN_TYPE_PX:
         raise TypesettingError(
-            f"{sum(map(len, strings))} characters do not fit {size_px[0]} x {size_px[1]} px in "
-            f"type of {MIN_TYPE_PX} px; set them on a larger page"
+            f"{len(strings)} strings of {sum(map(len, strings))} characters do not fit a page of "
+            f"{MAX_PAGE_PX} px in type of {MIN_TYPE_PX} px"
         )
-    draw, top = ImageDraw.Draw(page), float(margin)
-    for lines, path in zip(paragraphs, fonts, strict=True):
-        for line in lines:
-            at = (margin, round(top + _ASCENT * type_px))
-            draw.text(at, line, "black", load_font(path, type_px), anchor="ls")
-            top += PITCH * type_px
-        top += GAP * type_px
-    return np.asarray(page)
+    page = Image.new("RGB", size, "white")
+    draw, margin = ImageDraw.Draw(page), _margin(size)
+    for line in layout(pairs, best, _room(size)) or ():
+        at = (margin + line.x, round(margin + line.y))
+        draw.text(at, line.string, "black", load_font(line.font, best), anchor="ls")
+    return np.asarray(page), best
 
 
 def _slip(string: str, size_px: tuple[int, int], path: Path) -> Image.Image:
@@ -226,20 +318,22 @@ def typeset(
     font: Path | None = None,
 ) -> UInt8[np.ndarray, "Y X 3"]:
     """The ceiling's picture of a case: what `page` gives for it, such as its own layout, else its
-    targets inside their quads, else as paragraphs of a page of `size_px` (width, height). A case
-    that begins with a picture has a page of its size, for its quads are shares of that.
+    targets inside their quads, else in paragraphs on a page of `size_px` (width, height) or larger.
+    A case that begins with a picture has a page of its size, for its quads are shares of that.
 
-    Raises `TypesettingError` with the case's name when its targets cannot be set.
+    The few characters that no font at hand has are left out: `settable` says which. Raises
+    `TypesettingError` with the case's name when its targets cannot be set.
     """
     own = page(case) if page else None
     if own is not None:
         return own
+    case, _ = settable(case, font)
     if case.source:
         with Image.open(case.source) as source:
             size_px = source.size
     try:
         if case.quads:
             return set_in_quads(case.targets, case.quads, size_px=size_px, font=font)
-        return set_strings(case.targets, size_px=size_px, font=font)
+        return set_strings(case.targets, size_px=size_px, font=font)[0]
     except TypesettingError as error:
         raise TypesettingError(f"{case.name}: {error}") from None

@@ -4,28 +4,20 @@ what is there can be gamed.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
 
-from blueprint.typeset import load_font
 from evals.readers import ReadLine
 from evals.scoring import Benchmark, Case, Reading
-from evals.typesetting import TypesettingError, font_of, largest
+from evals.typesetting import LEFT_OUT, TypesettingError, font_of, run_in, set_strings
 
 CANDIDATES = 4  # so many times as many words as a page has are tried for it
-WORD_GAP = 2.0  # type sizes between cells: readers take words that far apart for lines of their own
-WORD_PITCH = 1.3  # type sizes from line to line
 CELL = {"en": 3, "zh": 8}  # characters: readers overlook single ones that stand alone
-PASSED_OVER = 0.05  # of a page's words may be left out for want of a glyph
 MAX_CELL = 24  # characters
-MIN_WORD_PX = 20  # of type; a page that has smaller grows
-MAX_PAGE_PX = 2000  # rapidocr makes larger pictures smaller
 
 
 def perfect(words: Sequence[str]) -> Reading:
@@ -125,7 +117,7 @@ def _settable(words: Sequence[str], num_words: int, font: Path | None) -> list[s
             chosen.append(word)
         if len(chosen) == num_words:
             break
-    if len(passed) > PASSED_OVER * len(chosen):
+    if len(passed) > LEFT_OUT * len(chosen):
         raise TypesettingError(f"{len(passed)} of the best words cannot be set: {passed[0]}")
     return chosen
 
@@ -145,51 +137,12 @@ def _cells(words: Sequence[str], language: str) -> list[str]:
 
 
 def words_page(
-    words: Sequence[str], *, side_px: int = 1024, language: str = "en", font: Path | None = None
+    words: Sequence[str],
+    *,
+    size_px: tuple[int, int] = (1024, 1024),
+    language: str = "en",
+    font: Path | None = None,
 ) -> tuple[UInt8[np.ndarray, "Y X 3"], int]:
-    """A square page of words in rows, each far enough from the next to be read alone, and its type
-    in pixels: the largest that fits `side_px`, or a larger page where that is too small to read."""
-    cells = [(cell, font_of(cell, font)) for cell in _cells(words, language)]
-    side, type_px = _sizes(cells, side_px)
-    margin = _margin(side)
-    page = Image.new("RGB", (side, side), "white")
-    draw = ImageDraw.Draw(page)
-    for i, row in enumerate(_rows(cells, type_px, room_px=side - 2 * margin) or ()):
-        for left, cell, path in row:
-            at = (margin + left, margin + round((i * WORD_PITCH + 1) * type_px))
-            draw.text(at, cell, "black", load_font(path, type_px), anchor="ls")
-    return np.asarray(page), type_px
-
-
-def _margin(side_px: int) -> int:
-    return round(0.03 * side_px)
-
-
-def _sizes(cells: Sequence[tuple[str, Path]], side_px: int) -> tuple[int, int]:
-    """(side, type) in pixels of the smallest page, from `side_px` on, in large enough type; of the
-    largest page if there is none."""
-    side, type_px = side_px, 0
-    for side in sorted({side_px, *(s for s in (1536, MAX_PAGE_PX) if s > side_px)}):
-        fits = functools.partial(_rows, cells, room_px=side - 2 * _margin(side))
-        type_px = largest(fits, 1, side // 16)
-        if type_px >= MIN_WORD_PX:
-            break
-    return side, type_px
-
-
-def _rows(
-    cells: Sequence[tuple[str, Path]], type_px: int, *, room_px: int
-) -> list[list[tuple[float, str, Path]]] | None:
-    """The cells in rows, each with its left edge; None when they are too many or one too long."""
-    rows: list[list[tuple[float, str, Path]]] = [[]]
-    left = 0.0
-    for cell, path in cells:
-        length = load_font(path, type_px).getlength(cell)
-        if length > room_px:
-            return None
-        if rows[-1] and left + length > room_px:
-            rows.append([])
-            left = 0.0
-        rows[-1].append((left, cell, path))
-        left += length + WORD_GAP * type_px
-    return rows if len(rows) * WORD_PITCH * type_px <= room_px else None
+    """A page of words in rows, each far enough from the next to be read alone, and its type in
+    pixels; it is larger than `size_px` (width, height) where that is too small to read."""
+    return set_strings(_cells(words, language), size_px=size_px, font=font, layouts=(run_in,))

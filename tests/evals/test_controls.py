@@ -94,7 +94,7 @@ def test_a_constant_page_is_read_whole_and_scores_what_its_words_do(read):
     ]  # fmt: skip
     cases = [case(str(i), *several) for i, several in enumerate(targets)]
     words = best_words(bench(LONGTEXT_RECALL), cases, 24)
-    picture, type_px = words_page(words, side_px=512)
+    picture, type_px = words_page(words, size_px=(512, 512))
     assert picture.shape == (512, 512, 3) and type_px >= 20
     (found,) = read([picture])
     reading = Reading(found.lines, found.size_px)
@@ -105,11 +105,14 @@ def test_a_constant_page_is_read_whole_and_scores_what_its_words_do(read):
 
 
 def test_a_page_of_many_words_grows_until_its_type_is_large_enough():
-    small, type_px = words_page(["word"] * 30, side_px=256)
-    assert small.shape[0] == 1536 and type_px > 40
-    large, type_px = words_page(["somewhat"] * 500, side_px=1024)
-    assert large.shape[0] == 1536 and type_px >= 20
-    assert (small < 128).any() and (large[-60:] < 128).sum() < (large < 128).sum()
+    few, type_px = words_page(["word"] * 8)
+    assert few.shape[:2] == (1024, 1024) and type_px > 60
+    grown, type_px = words_page(["word"] * 40, size_px=(256, 128))
+    assert grown.shape[:2] == (288, 576) and type_px >= 20
+    most, type_px = words_page(["somewhat"] * 2000)
+    assert most.shape[:2] == (2000, 2000) and 10 <= type_px < 20
+    with pytest.raises(TypesettingError, match="5000 strings of 40000 characters do not fit"):
+        words_page(["somewhat"] * 5000)
 
 
 # Typesetting.
@@ -123,14 +126,17 @@ def ink(picture):
 def test_paragraphs_stand_within_the_margins_in_the_largest_type_that_fits():
     words = "Every morning the harbour wakes before its lamps are out"
     heights = []
-    for times in (1, 6, 12):
+    for times in (1, 4, 8):
         picture = typeset(case("a", *[words] * times), size_px=(600, 400))
         left, top, right, foot = ink(picture)
+        assert picture.shape == (400, 600, 3)
         assert left >= 18 and top >= 18 and right < 582 and foot < 382
         heights.append(foot - top)
     assert heights[0] < heights[1] < heights[2] and heights[2] > 300
-    with pytest.raises(TypesettingError, match=r"^b: \d+ characters do not fit 600 x 400 px"):
-        typeset(case("b", " ".join([words] * 90)), size_px=(600, 400))
+    with pytest.raises(
+        TypesettingError, match=r"^b: 1 strings of \d+ characters do not fit a page"
+    ):
+        typeset(case("b", " ".join([words] * 900)), size_px=(600, 400))
     assert typeset(case("c"), size_px=(60, 40)).min() == 255
 
 
@@ -159,9 +165,7 @@ def test_lines_are_as_full_as_can_be():
 
 
 def test_no_box_is_set_for_a_glyph_that_is_missing(monkeypatch, tmp_path):
-    with pytest.raises(
-        TypesettingError, match=r"^x: no font .*1 characters, ☃ \(U\+2603 snowman\)"
-    ):
+    with pytest.raises(TypesettingError, match=r"^x: no font at hand has ☃ \(U\+2603 snowman\): "):
         typeset(case("x", "Snow ☃ here"))
     monkeypatch.setattr(typesetting, "chinese_font", lambda: None)
     with pytest.raises(TypesettingError, match=r"日 \(U\+65E5 .*pip install -e '.\[zh\]'"):
@@ -251,6 +255,39 @@ def test_controls_have_all_metrics_of_the_benchmark():
     other = controls(benchmark, cases, read, settings, readings=own)["shuffled"]
     assert other.num_cases == 6 and "pictures against" in other.said
     assert other.scores["longtext_recall"].value == pytest.approx(7 / 12)
+
+
+def test_a_few_characters_without_a_glyph_are_left_out_and_named():
+    cases = [case("0", "☃ A winter market with a snowman"), case("1", "Hot tea")]
+    whole = typeset(case("0", " A winter market with a snowman"), size_px=SIZE_PX)
+    assert np.array_equal(typeset(cases[0], size_px=SIZE_PX), whole)
+
+    def read(pictures, *, quads=None):
+        for source in pictures:
+            load(source)
+        line = ReadLine("A winter market with a snowman", (0, 0, 9, 9), 1.0)
+        return [ReadPicture((line,), SIZE_PX)] * len(pictures)
+
+    settings = ControlSettings(num_words=(), size_px=SIZE_PX, num_resamples=2)
+    found = controls(bench(EXACT_WORDS), cases, read, settings)["typeset"]
+    said = "0: set without ☃ (U+2603 snowman), which no font at hand has"
+    assert found.problems == (said,)
+    assert found.scores["exact_word_accuracy"].value == pytest.approx(6 / 9)
+
+
+def test_a_crowded_page_grows_and_then_runs_its_targets_in():
+    short = [f"item {i}" for i in range(12)]
+    assert typeset(case("a", *short), size_px=SIZE_PX).shape == (720, 720, 3)
+    crowded = [f"item {i}" for i in range(120)]
+    page, type_px = typesetting.set_strings(crowded, size_px=SIZE_PX)
+    assert type_px >= 20 and max(page.shape) <= 2000
+    pairs = [(string, typesetting.font_of(string)) for string in crowded]
+    room = (page.shape[1] * 0.9, page.shape[0] * 0.9)
+    assert typesetting.paragraphs(pairs, type_px, room) is None
+    lines = typesetting.run_in(pairs, type_px, room)
+    assert [line.string for line in lines] == crowded
+    places = [(line.y, line.x) for line in lines]
+    assert places == sorted(places) and len({y for y, _ in places}) < 60
 
 
 def test_what_cannot_be_set_is_named_and_stays_in_the_denominator():

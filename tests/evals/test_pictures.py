@@ -214,7 +214,7 @@ def test_case_order_and_extra_text_move_the_strict_scores_of_a_folder_and_recall
     for name, strings in pages.items():
         folder = tmp_path / name
         folder.mkdir()
-        Image.fromarray(set_strings(strings, size_px=(320, 320))).save(folder / "0.png")
+        Image.fromarray(set_strings(strings, size_px=(320, 320))[0]).save(folder / "0.png")
         readings, _ = read_pictures(gather(folder, cases[:1]), cases[:1], read)
         found = score(benchmark.metrics, cases[:1], readings, num_resamples=2)
         scores[name] = {metric: found[metric].value for metric in found}

@@ -112,27 +112,40 @@ def settable(case: Case, font: Path | None = None) -> tuple[Case, str]:
     return dataclasses.replace(case, targets=kept), said
 
 
-def pieces(string: str) -> list[tuple[str, bool]]:
+@functools.lru_cache(maxsize=1 << 12)
+def pieces(string: str) -> tuple[tuple[str, bool], ...]:
     """What a line may not be broken within, and whether a blank comes before it: words, and single
     Chinese characters with the stops that follow them."""
     found = list(_PIECE.finditer(string))
     ends = [0, *(match.end() for match in found)]
-    return [(m.group(), end < m.start()) for m, end in zip(found, ends, strict=False)]
+    return tuple((m.group(), end < m.start()) for m, end in zip(found, ends, strict=False))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def length_px(string: str, path: Path, type_px: int) -> float:
+    """How long a string is in a font at a size."""
+    return load_font(path, type_px).getlength(string)
 
 
 def wrapped(string: str, path: Path, type_px: int, width_px: float) -> list[str] | None:
-    """A string in lines of at most a width, each as full as can be; None when a piece is wider."""
-    font, lines, line = load_font(path, type_px), [], ""
+    """A string in lines of at most a width, each as full as can be; None when a piece is wider.
+
+    A line is as long as its pieces and blanks are, which kerning makes a pixel more or less.
+    """
+    space = length_px(" ", path, type_px)
+    lines: list[str] = []
+    left = 0.0
     for piece, blank in pieces(string):
-        longer = f"{line} {piece}" if line and blank else line + piece
-        if font.getlength(longer) <= width_px:
-            line = longer
-            continue
-        if font.getlength(piece) > width_px:
+        length = length_px(piece, path, type_px)
+        if length > width_px:
             return None
-        lines.append(line)
-        line = piece
-    return [*lines, line] if line else lines
+        if lines and left + blank * space + length <= width_px:
+            lines[-1] += " " * blank + piece
+            left += blank * space + length
+        else:
+            lines.append(piece)
+            left = length
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +188,7 @@ def run_in(
         lines = wrapped(string, path, type_px, room_px[0])
         if lines is None:
             return None
-        length = load_font(path, type_px).getlength(lines[-1])
+        length = length_px(lines[-1], path, type_px)
         if left and (len(lines) > 1 or left + length > room_px[0]):
             left, top = 0.0, top + PITCH * type_px
         for line in lines[:-1]:
@@ -264,7 +277,7 @@ def _slip(string: str, size_px: tuple[int, int], path: Path) -> Image.Image:
     line = " ".join(string.split())
 
     def fits(px: int) -> bool:
-        return load_font(path, px).getlength(line) <= 0.96 * width and px <= 0.8 * height
+        return length_px(line, path, px) <= 0.96 * width and px <= 0.8 * height
 
     type_px = largest(fits, 1, max(height, 1))
     if type_px:

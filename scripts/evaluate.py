@@ -20,7 +20,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from evals.controls import Control, ControlSettings, controls, typeset_readings
 from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
 from evals.pictures import as_reading, gather, read_pictures, write_prompts
-from evals.readers import Reader, open_reader, read_all
+from evals.readers import Reader, load, open_reader, read_all
 from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 
@@ -64,6 +64,9 @@ class Press:
         self.read = functools.partial(
             read_all, self.reader, cache=cache, num_processes=args.num_readers
         )
+        self.settings = ControlSettings(
+            seed=args.seed, num_typeset=args.num_typeset, page=_own_page, font=args.font
+        )
 
     def told(self, run: str, missing: Sequence[str] = ()) -> Told:
         """What the report says of this evaluation."""
@@ -74,13 +77,9 @@ class Press:
         benchmark: Benchmark,
         cases: Sequence[Case],
         readings: Readings | None = None,
-        page: Callable[[Case], np.ndarray | None] | None = None,
     ) -> dict[str, Control]:
         """All controls; what they are is said on the terminal."""
-        settings = ControlSettings(
-            seed=self.args.seed, num_typeset=self.args.num_typeset, page=page, font=self.args.font
-        )
-        found = controls(benchmark, cases, self.read, settings, readings=readings)
+        found = controls(benchmark, cases, self.read, self.settings, readings=readings)
         for name, control in found.items():
             print(f"control {name}: {control.said}", *control.problems[:3], sep="\n  ")
         return found
@@ -101,10 +100,7 @@ class Press:
 
     def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Evaluation:
         """The typeset pages scored as if a system had made them."""
-        settings = ControlSettings(
-            seed=self.args.seed, num_typeset=self.args.num_typeset, font=self.args.font
-        )
-        readings, problems = typeset_readings(benchmark, cases, self.read, settings)
+        readings, problems = typeset_readings(benchmark, cases, self.read, self.settings)
         beside = self.controls(benchmark, cases)
         told = self.told("typeset by us", problems)
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
@@ -125,8 +121,7 @@ class Press:
         stages = {
             stage: self._readings(benchmark, cases, drawn) for stage, drawn in made.pages.items()
         }
-        page = (lambda case: case.pixels) if own else None
-        beside = self.controls(benchmark, cases, stages["end_to_end"], page)
+        beside = self.controls(benchmark, cases, stages["end_to_end"])
         told = self.told(folder.name)
         results = evaluated(benchmark, cases, stages["end_to_end"], beside, self.reader, told=told)
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
@@ -146,6 +141,13 @@ class Press:
         height, width = drawn[0].shape[:2]
         pairs = zip(found, drawn, strict=True)
         return [[as_reading(read, page, size_px=(width, height))] for read, page in pairs]
+
+
+def _own_page(case: Case) -> np.ndarray | None:
+    """The page that a case has of its own, or the picture that it begins with."""
+    if case.source is not None:
+        return load(case.source)
+    return getattr(case, "pixels", None)  # our own pages
 
 
 def _gallery(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -116,13 +116,3 @@ def floor_px(curve: Sequence[Bin], stage: str, *, share: float = KEPT) -> float 
     rising = isotonic_regression(shares, weights=weights).x
     enough = np.flatnonzero(rising >= share - 1e-9)
     return float(lows[enough[0]]) if enough.size else None
-
-
-def legibility(words: Sequence[Sequence[Word]], reads: Reads) -> dict[str, Any]:
-    """Both curves as plain JSON, and each stage's floor in type pixels; an open end is None."""
-    curves = {axis: curve(words, reads, axis=axis) for axis in EDGES}  # type: ignore[arg-type]  # its keys are the axes
-    rows = {axis: [dataclasses.asdict(b) for b in bins] for axis, bins in curves.items()}
-    for row in (row for bins in rows.values() for row in bins):
-        row["high_px"] = row["high_px"] if np.isfinite(row["high_px"]) else None
-    floors = {stage: floor_px(curves["type_px"], stage) for stage in reads}
-    return {"curves": rows, "kept": KEPT, "floor_px": floors}

@@ -8,7 +8,8 @@
 `--prompts` writes what a system is to be given and stops; `--images` scores the pictures that it
 made (`evals/pictures.py` says how they are named), or the controls alone. `pages`, `pages-dense`
 and `pages-sizes` are our own and need no data. `--watch` evaluates a bundle again whenever one of
-its models has a newer checkpoint, each time into a folder of its own.
+its models has a newer checkpoint, each time into a folder of its own, with a line of all scores in
+`scores.jsonl`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
 from evals.pictures import as_reading, gather, read_pictures, write_prompts
 from evals.readers import Reader, load, open_reader, read_all
-from evals.results import Results
+from evals.results import Results, flat
 from evals.scoring import Benchmark, Case, Reading
 
 PAGES = {"pages": "core", "pages-dense": "dense", "pages-sizes": "sizes"}
@@ -257,9 +258,10 @@ def _watch(press: Press) -> None:
         steps = _steps(press.args.watch)
         if steps != done and -1 not in steps:
             folder = press.args.out / "-".join(map(str, steps))
-            _write(folder, press.bundle(press.args.watch, press.args.benchmark), press.args.json)
+            evaluation = press.bundle(press.args.watch, press.args.benchmark)
+            _write(folder, evaluation, press.args.json)
             with (press.args.out / "scores.jsonl").open("a") as file:
-                row = {"steps": steps, "scores": str(folder / "scores.json")}
+                row = {"steps": steps, "folder": str(folder), **flat(evaluation.results)}
                 file.write(json.dumps(row) + "\n")
             done = steps
         time.sleep(WATCH_S)

@@ -1,13 +1,11 @@
 """Accuracy over type size by hand, floors where they were put, and doubt that shrinks with
 pages."""
 
-import json
-
 import numpy as np
 import pytest
 
 from evals.facets import Word
-from evals.legibility import curve, floor_px, legibility
+from evals.legibility import curve, floor_px
 
 SIZES = (6, 8, 10, 12, 16, 24)
 
@@ -70,13 +68,12 @@ def test_a_bin_of_one_word_neither_makes_nor_breaks_a_floor():
     assert floor_px(curve(words, reads), "given_blueprint") == 12
 
 
-def test_the_curve_needs_the_reader_and_serialises():
+def test_the_curve_needs_the_reader_and_has_every_word():
     words, reads = pages_of(num_pages=4, reader=lambda s: 1.0, decoder=lambda s: 1.0)
     with pytest.raises(ValueError, match="needs what was read of the typeset pages"):
         curve(words, {"given_blueprint": reads["given_blueprint"]})
     words[0].append(Word("w99", {}, 99, 50.0))
-    found = legibility(words, reads)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["floor_px"] == {"typeset": 6, "given_blueprint": 6}
-    assert found["curves"]["type_px"][-1]["high_px"] is None
-    assert sum(row["num_words"] for row in found["curves"]["char_px"]) == 4 * len(SIZES) + 1
+    sizes, widths = curve(words, reads), curve(words, reads, axis="char_px")
+    assert sizes[-1].low_px == 40 and np.isinf(sizes[-1].high_px) and sizes[-1].num_words == 1
+    for bins in (sizes, widths):
+        assert sum(b.num_words for b in bins) == 4 * len(SIZES) + 1

@@ -12,12 +12,10 @@ from typing import Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 from scipy.optimize import linear_sum_assignment
 
-from evals.metrics.words import normalise, word_hits
-
-ALIKE = 0.5  # edits over the longer length up to which two words are one, misspelt
+from evals.metrics.matching import MISSPELT, edit_costs
+from evals.metrics.words import normalise, num_shared, words_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +69,8 @@ def counts(
     targets: Sequence[str], read: Sequence[str], *, language: str = "en"
 ) -> tuple[int, int, int]:
     """(words read exactly, words asked for, words read); in zh of characters."""
-    units = _characters if language == "zh" else str.split
-    wanted = [unit for string in targets for unit in units(normalise(string))]
-    found = [unit for string in read for unit in units(normalise(string))]
-    return sum(word_hits(wanted, found)), len(wanted), len(found)
-
-
-def _characters(text: str) -> list[str]:
-    return list(text.replace(" ", ""))
+    wanted, found = (words_of(strings, language) for strings in (targets, read))
+    return num_shared(wanted, found), len(wanted), len(found)
 
 
 def difference(targets: Sequence[str], read: Sequence[str], *, language: str = "en") -> Difference:
@@ -129,8 +121,8 @@ def _owners(parts: Sequence[Sequence[str]], pieces: Sequence[str]) -> list[int |
     if not words or not rest:
         return owner
     texts = [word for word, _ in words], [pieces[place] for place in rest]
-    costs = cdist(*texts, scorer=Levenshtein.normalized_distance)
-    costs = np.where(costs <= ALIKE, costs, 2.0)  # rather two good pairs than one and a bad one
+    costs = edit_costs(*texts)
+    costs = np.where(costs <= MISSPELT, costs, 2.0)  # rather two good pairs than one and a bad one
     # Of equal words those at like places on the page belong together.
     away = np.linspace(0, 1, len(words))[:, None] - np.linspace(0, 1, len(rest))
     costs += 1e-3 * np.abs(away)

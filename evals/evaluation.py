@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from blueprint.schema import Blueprint
 from evals.attribution import STAGES, attribution
 from evals.controls import Control
-from evals.facets import Word
+from evals.facets import target_words
 from evals.legibility import Bin, curve, floor_px
 from evals.plans import plan_scores
 from evals.readers import Reader
@@ -98,19 +98,18 @@ def with_stages(
     cases: Sequence[Case],
     stages: Mapping[str, Readings],
     plans: Sequence[Blueprint | None],
-    *,
-    words: Sequence[Sequence[Word]],
 ) -> Results:
     """The results of a bundle of ours: with the scores of every stage, who lost each word, the
     sizes from which type is legible, and the planner's own scores.
 
-    Stages other than `attribution.STAGES` are controls. `words` has every case's target words.
+    Stages other than `attribution.STAGES` are controls.
     """
     scores = {
         name: score(benchmark.metrics, cases, readings, seed=results.seed)
         for name, readings in stages.items()
     }
-    reads = {name: [_words(several[0]) for several in stages[name]] for name in STAGES}
+    reads = {name: [several[0].strings for several in stages[name]] for name in STAGES}
+    words = [target_words(case) for case in cases]
     lost = attribution(words, reads)
     bins = curve(words, reads, axis="char_px", seed=results.seed)
     sizes = curve(words, reads, axis="type_px", seed=results.seed)
@@ -132,12 +131,8 @@ def _floors(bins: Sequence[Bin]) -> dict[str, float]:
     return {stage: px for stage, px in found.items() if px is not None}
 
 
-def _words(reading: Reading) -> list[str]:
-    return [word for string in reading.strings for word in string.split()]
-
-
 def _curve(bins: Sequence[Bin], stage: str) -> tuple[LegibilityBin, ...]:
-    """One stage's curve; the open last bin is as wide as the one before it."""
+    """One stage's curve; the open last bin ends a quarter above its least size."""
     rows = []
     for b in bins:
         high = b.high_px if math.isfinite(b.high_px) else 1.25 * b.low_px

@@ -214,7 +214,7 @@ def _entries(folder: Path, known: Mapping[str, int]) -> tuple[list[Entry], list[
 def _listed(folder: Path) -> Iterator[Entry]:
     """The entries of a manifest; raises `PicturesError` with the line of one that is none."""
     path = folder / MANIFEST
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

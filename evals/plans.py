@@ -10,9 +10,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from blueprint.check import RULES, copy_fidelity, findings
-from blueprint.fitting import overlap
 from blueprint.plan import to_pixels
 from blueprint.schema import Blueprint, Box, Element, Picture
+from evals.metrics.placing import intersection_over_union
 from evals.report import sheet
 from evals.scoring import Case
 from train.log import Evaluation
@@ -23,8 +23,8 @@ _PICTURES = 8
 
 def box_iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, from 0 to 1."""
-    shared = overlap(a, b)
-    return shared / (a.width * a.height + b.width * b.height - shared)
+    rects = ((box.left, box.top, box.width, box.height) for box in (a, b))
+    return intersection_over_union(*rects)
 
 
 def _label(element: Element) -> str:

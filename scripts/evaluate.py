@@ -47,7 +47,7 @@ WATCH_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Scored:
     """What was scored, and the pictures to show of it."""
 
     results: Results
@@ -55,8 +55,8 @@ class Evaluation:
     sheet: np.ndarray | None = None
 
 
-class Press:
-    """A benchmark's cases and the reader of their pictures, as the flags have them."""
+class Proofreader:
+    """Reads and scores pictures, as the flags have it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -85,29 +85,29 @@ class Press:
             print(f"control {name}: {control.said}", *control.problems[:3], sep="\n  ")
         return found
 
-    def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Evaluation:
+    def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The scores of a folder's pictures."""
         args = self.args
         found = gather(
             args.images, cases, images_per_prompt=args.images_per_prompt, missing_ok=args.missing_ok
         )
         readings, problems = read_pictures(found, cases, self.read, crops=benchmark.crops)
-        for note in (*found.notes, *found.lost, *problems[:5]):
+        for note in found.notes:
             print(note)
-        told = self.told(args.images.name, (*found.lost, *problems))
+        told = self.told(args.images.name, (*found.missing, *problems))
         beside = self.controls(benchmark, cases, readings)
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
-        return Evaluation(results, _gallery(cases, {"picture": readings}))
+        return Scored(results, _gallery(cases, {"picture": readings}))
 
-    def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Evaluation:
+    def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The typeset pages scored as if a system had made them."""
         readings, problems = typeset_readings(benchmark, cases, self.read, self.settings)
         beside = self.controls(benchmark, cases)
         told = self.told("typeset by us", problems)
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
-        return Evaluation(results, _gallery(cases, {"typeset": readings}))
+        return Scored(results, _gallery(cases, {"typeset": readings}))
 
-    def bundle(self, folder: Path, name: str) -> Evaluation:
+    def bundle(self, folder: Path, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
         from pipeline import Bundle
         from pipeline.staging import printed, staged
@@ -127,12 +127,11 @@ class Press:
         results = evaluated(benchmark, cases, stages["end_to_end"], beside, self.reader, told=told)
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
         if not own:
-            return Evaluation(results, _gallery(cases, stages, svgs))
-        words = [case.words for case in cases]  # type: ignore[attr-defined]  # PageCases
-        results = with_stages(results, benchmark, cases, stages, made.plans, words=words)
+            return Scored(results, _gallery(cases, stages, svgs))
+        results = with_stages(results, benchmark, cases, stages, made.plans)
         shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
-        return Evaluation(results, _gallery(cases, shown, svgs), sheet)
+        return Scored(results, _gallery(cases, shown, svgs), sheet)
 
     def _readings(
         self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
@@ -227,14 +226,15 @@ def _flags() -> argparse.Namespace:
     return flags.parse_args()
 
 
-def _write(folder: Path, evaluation: Evaluation, copy: Path | None) -> None:
-    page = report.write(folder, evaluation.results, evaluation.gallery)
-    if evaluation.sheet is not None:
-        Image.fromarray(evaluation.sheet).save(folder / "sheet.png")
+def _write(folder: Path, scored: Scored, copy: Path | None) -> None:
+    page, said = report.write(folder, scored.results, scored.gallery), ""
+    if scored.sheet is not None:
+        Image.fromarray(scored.sheet).save(folder / "sheet.png")
+        said = f" (a sheet of prompts, plans and prints: {folder / 'sheet.png'})"
     if copy:
         copy.write_text((folder / "scores.json").read_text())
-    print(report.table(evaluation.results))
-    print(f"open {page}")
+    print(report.table(scored.results))
+    print(f"open {page}{said}")
 
 
 def _steps(folder: Path) -> tuple[int, ...]:
@@ -251,17 +251,17 @@ def _steps(folder: Path) -> tuple[int, ...]:
     return tuple(max(found, default=-1) for found in saved)
 
 
-def _watch(press: Press) -> None:
+def _watch(proofreader: Proofreader) -> None:
     """Evaluate now and whenever a model has a newer checkpoint, until interrupted."""
-    done: tuple[int, ...] = ()
+    args, done = proofreader.args, ()
     while True:
-        steps = _steps(press.args.watch)
+        steps = _steps(args.watch)
         if steps != done and -1 not in steps:
-            folder = press.args.out / "-".join(map(str, steps))
-            evaluation = press.bundle(press.args.watch, press.args.benchmark)
-            _write(folder, evaluation, press.args.json)
-            with (press.args.out / "scores.jsonl").open("a") as file:
-                row = {"steps": steps, "folder": str(folder), **flat(evaluation.results)}
+            folder = args.out / "-".join(map(str, steps))
+            scored = proofreader.bundle(args.watch, args.benchmark)
+            _write(folder, scored, args.json)
+            with (args.out / "scores.jsonl").open("a") as file:
+                row = {"steps": steps, "folder": str(folder), **flat(scored.results)}
                 file.write(json.dumps(row) + "\n")
             done = steps
         time.sleep(WATCH_S)
@@ -270,11 +270,11 @@ def _watch(press: Press) -> None:
 def main() -> None:
     """Parse the flags, read the pictures, score them, report."""
     args = _flags()
-    press = Press(args)
+    proofreader = Proofreader(args)
     if args.watch:
-        _watch(press)
+        _watch(proofreader)
     elif args.bundle:
-        _write(args.out, press.bundle(args.bundle, args.benchmark), args.json)
+        _write(args.out, proofreader.bundle(args.bundle, args.benchmark), args.json)
     else:
         benchmark, cases = _chosen(args)
         if args.prompts:
@@ -282,9 +282,9 @@ def main() -> None:
             write_prompts(cases, args.prompts, images_per_prompt=count)
             print(f"{len(cases)} prompts, {count} pictures each: {args.prompts}")
         elif str(args.images) == "controls":
-            _write(args.out, press.controls_alone(benchmark, cases), args.json)
+            _write(args.out, proofreader.controls_alone(benchmark, cases), args.json)
         else:
-            _write(args.out, press.pictures(benchmark, cases), args.json)
+            _write(args.out, proofreader.pictures(benchmark, cases), args.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from evals.results import load, to_json
 from pipeline import Bundle
 from tests.bundles import ROOT, finish, start, tiny_bundle, training
 from tests.evals.samples import made
+from tests.evals.tiny_benchmarks import make
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -79,6 +81,32 @@ def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     assert results.controls["blank"]["exact_word_accuracy"].value == 0.0
     assert str(out / "index.html") in said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
+
+
+def test_anybodys_pictures_are_scored_and_none_leaves_the_denominator(tmp_path):
+    data, images, out = tmp_path / "data", tmp_path / "images", tmp_path / "out"
+    flags = ("--benchmark", "cvtg", "--data", make("cvtg", data), "--out", out)
+    finish(start("evaluate", *flags, "--prompts", tmp_path / "prompts.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert len(rows) == 8 and {row["images"] for row in rows} == {1}
+    images.mkdir()
+    for row in rows[1:]:
+        Image.new("RGB", (64, 64), "white").save(images / f"{row['name']}.png")
+    word = re.findall(r"'(\w+)'", rows[1]["prompt"])[0]
+    program = tmp_path / "reader"  # reads one word of one prompt on every picture
+    program.write_text(f"""#!/bin/sh\necho '{{"text": "{word}"}}'\n""")
+    program.chmod(0o755)
+    flags += ("--images", images, "--reader", f"command:{program}")
+    said = finish(start("evaluate", *flags), code=1)
+    assert f"missing pictures (1 of 8): {rows[0]['name']}" in said and "Traceback" not in said
+    finish(start("evaluate", *flags, "--missing-ok", "--json", tmp_path / "copy.json"))
+    results = load(tmp_path / "copy.json")
+    assert results.missing == (rows[0]["name"],)
+    assert results.num_pictures == results.num_cases == 8
+    assert results.metrics["cvtg_word_accuracy"].value == pytest.approx(1 / 28)
+    assert results.controls["typeset"]["cvtg_word_accuracy"].value == pytest.approx(1 / 28)
+    assert results.metrics["word_precision"].value == pytest.approx(1 / 7)
+    assert (out / "index.html").is_file()
 
 
 def test_a_causal_decoder_prints_through_the_same_door(tmp_path):

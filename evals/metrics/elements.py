@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 
 from evals.metrics.words import words_of
-from evals.readers import ReadLine
+from evals.readers.lines import ReadLine, same_row
 from evals.scoring import Case, Reading
 
 TRAILING = ".,:;!?。、 "  # what may be left off an element's end
@@ -40,13 +40,6 @@ def without_trailing(string: str) -> str:
 
 def _shared(low: float, size: float, other_low: float, other_size: float) -> float:
     return min(low + size, other_low + other_size) - max(low, other_low)
-
-
-def same_row(a: ReadLine, b: ReadLine) -> bool:
-    """Whether two lines stand side by side: they share at least half of the lower one's height."""
-    top, height, other_top, other_height = a.box_px[1], a.box_px[3], b.box_px[1], b.box_px[3]
-    shared = _shared(top, height, other_top, other_height)
-    return shared > 0 and shared >= min(height, other_height) / 2
 
 
 class ReadPage:

@@ -12,6 +12,8 @@ from rapidfuzz.distance import Indel, Levenshtein
 from rapidfuzz.process import cdist
 from scipy.optimize import linear_sum_assignment
 
+MISSPELT = 0.5  # edits over the longer length up to which a read word is a wanted one, misspelt
+
 
 def edit_costs(wanted: Sequence[str], read: Sequence[str]) -> Float[np.ndarray, "W R"]:
     """Edit distance over the longer length, of each wanted word and each read one; 0 for two

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from rapidfuzz import fuzz
 
 from blueprint.schema import Text
-from evals.metrics.elements import same_row
 from evals.metrics.words import normalise
-from evals.readers import ReadLine
-from evals.readers.lines import Rect, overlap
+from evals.readers.lines import ReadLine, Rect, overlap, same_row
 from evals.scoring import Case, Reading
 
 ALIKE = 60.0  # percent of characters that agree, from which on a line may be an element's

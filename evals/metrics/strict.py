@@ -18,12 +18,11 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 from scipy.optimize import linear_sum_assignment
 
 from evals.metrics.elements import ReadPage, crop_pairs, found_elements, strings_of
-from evals.metrics.matching import edit_costs
+from evals.metrics.matching import MISSPELT, edit_costs
 from evals.metrics.words import num_shared, words_of
 from evals.readers import ReadLine
 from evals.scoring import Case, Metric, Reading, Statistics, share
 
-MISSPELT = 0.5  # edits over the longer length up to which a read word is a wanted one, misspelt
 NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
 

@@ -44,14 +44,6 @@ def word_accuracy(targets: Sequence[Sequence[str]], reads: Sequence[Sequence[str
     return sum(hits) / len(hits) if hits else 1.0
 
 
-def word_precision(targets: Sequence[Sequence[str]], reads: Sequence[Sequence[str]]) -> float:
-    """Share of all read words that were asked for; what recall-only scores forgive, this does
-    not."""
-    hits = sum(sum(word_hits(t, r)) for t, r in zip(targets, reads, strict=True))
-    read = sum(len(normalise(s).split()) for r in reads for s in r)
-    return hits / read if read else 1.0
-
-
 def character_error_rate(targets: Sequence[str], reads: Sequence[str]) -> float:
     """Edits a target character, over all strings together; 0 when there are no characters."""
     total = sum(map(len, targets))

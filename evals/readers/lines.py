@@ -86,7 +86,7 @@ def reading_order(lines: Sequence[ReadLine]) -> list[ReadLine]:
     """
     rows: list[list[ReadLine]] = []
     for line in sorted(lines, key=lambda line: (line.box_px[1], line.box_px[0])):
-        row = next((row for row in rows if all(_level(line, other) for other in row)), None)
+        row = next((row for row in rows if all(same_row(line, other) for other in row)), None)
         if row is None:
             rows.append([line])
         else:
@@ -94,7 +94,8 @@ def reading_order(lines: Sequence[ReadLine]) -> list[ReadLine]:
     return [line for row in rows for line in sorted(row, key=lambda line: line.box_px[0])]
 
 
-def _level(a: ReadLine, b: ReadLine) -> bool:
+def same_row(a: ReadLine, b: ReadLine) -> bool:
+    """Whether two lines stand side by side: they share at least half of the lower one's height."""
     (_, top_a, _, height_a), (_, top_b, _, height_b) = a.box_px, b.box_px
     shared = min(top_a + height_a, top_b + height_b) - max(top_a, top_b)
     return shared > 0 and shared >= min(height_a, height_b) / 2

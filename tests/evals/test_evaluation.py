@@ -49,8 +49,7 @@ def made():
     told = Told("by hand", "a command", seed=1, missing=("one",))
     whole = evaluated(benchmark, cases, stages["end_to_end"], beside, Engine(), told=told)
     plans = [case.blueprint for case in cases]
-    words = [case.words for case in cases]
-    return cases, small, with_stages(whole, benchmark, cases, stages, plans, words=words)
+    return cases, small, with_stages(whole, benchmark, cases, stages, plans)
 
 
 def test_every_word_is_lost_once_and_the_stages_say_so(made):

@@ -10,7 +10,7 @@ from PIL import Image
 import pipeline
 from blueprint.schema import Box
 from train.config import ConfigError, build, load
-from train.data.entries import Fitted, SourceError, gather
+from train.data.entries import Fitted, SourceError, gather, json_lines
 from train.data.formats.folder import read
 from train.data.posters.pages import plan
 from train.data.sources import DataConfig, Pages, Plans, open_buckets, open_source, open_sources
@@ -173,3 +173,9 @@ def test_a_planner_trains_from_a_folder(folder, tmp_path):
     config.data.batch_size = 2
     run = pipeline.run(config)
     assert int(train(run.task, run.dataset, run.loop, tmp_path / "run").step) == 2
+
+
+def test_a_line_separator_within_a_string_ends_no_record(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"caption": "one\u2028two"}\n\n{"caption": "three"}\n')
+    values = [value for _, value in json_lines(tmp_path / "a.jsonl")]
+    assert values == [{"caption": "one\u2028two"}, None, {"caption": "three"}]

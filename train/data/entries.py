@@ -74,7 +74,7 @@ def json_file(path: Path, what: str, parts: Mapping[str, type]) -> Mapping[str, 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(its name, the value) of every line of a JSONL file; None for a line that is no JSON."""
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text().removesuffix("\n").split("\n"), 1):
         try:
             yield f"line {number}", json.loads(line)
         except json.JSONDecodeError:

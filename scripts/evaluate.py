@@ -192,7 +192,8 @@ def _chosen(
     """The benchmark of the flags and its first cases."""
     if args.benchmark in PAGES:
         split = PAGES[args.benchmark]
-        benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=page_px)
+        size = page_px or args.page_px
+        benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=size)
         return benchmark, benchmark.cases(args.data)
     benchmark = open_benchmark(args.benchmark)
     if args.data is None:
@@ -221,6 +222,10 @@ def _flags() -> argparse.Namespace:
     flags.add_argument("--num-typeset", type=int, help="cases to typeset for the ceiling")
     flags.add_argument("--font", type=Path, help="of typeset controls, for scripts ours lacks")
     flags.add_argument("--images-per-prompt", type=int)
+    flags.add_argument(
+        "--page-px", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"),
+        help="of our own benchmark's pages, for --images; a bundle's are as large as its models'",
+    )  # fmt: skip
     flags.add_argument("--missing-ok", action="store_true", help="lost pictures count as empty")
     flags.add_argument("--seed", type=int, default=0)
     return flags.parse_args()

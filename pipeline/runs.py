@@ -37,7 +37,7 @@ from tokenizer.recogniser import Frozen, RecogniserTask
 from tokenizer.recogniser import example as recogniser_example
 from tokenizer.text_loss import TextConfig
 from train.config import ConfigError, build
-from train.data.batching import batches, in_turn
+from train.data.batching import Batches, batches, in_turn
 from train.data.codes import open_caches, origins, page_px, require_same
 from train.data.sources import DataConfig, Pages, Plans, heldout, open_buckets
 from train.loop import Evaluator, LoopConfig, Probes
@@ -50,7 +50,7 @@ class Run:
     what the config's own section does not say of its data."""
 
     task: Task
-    dataset: Any
+    dataset: Batches
     loop: LoopConfig
     evaluate: Evaluator | None
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -61,7 +61,7 @@ def pixels_only(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {"pixels": record["pixels"]}
 
 
-def _batches(data: DataConfig, procedural: Any, transform: Any, loop: LoopConfig) -> Any:
+def _batches(data: DataConfig, procedural: Any, transform: Any, loop: LoopConfig) -> Batches:
     buckets = open_buckets(data, procedural)
     drawn = [
         batches(

@@ -9,16 +9,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from layers.axes import axes_tree, partition_spec, use_rules
+from layers.axes import axes_tree, use_rules
 from train import mesh as meshes
 from train import optimizer as optimizers
 from train.checkpoint import Checkpoints
-from train.data.batching import iterate
+from train.data.batching import Batches, iterate
+from train.feeding import place_batch, rows_here
 from train.log import Evaluation, Log
 from train.optimizer import OptimizerConfig
 from train.state import State, shardings
@@ -136,19 +136,6 @@ def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
     return for_state
 
 
-def place_batch(
-    batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Mapping[str, Any]
-) -> dict[str, jax.Array]:
-    """A host's share of the batch onto the mesh, its first axis by the rule of B; where that does
-    not divide it, every device holds (and computes) the whole of it."""
-    placed = {}
-    for name, array in batch.items():
-        axes = "B" + "_" * (array.ndim - 1)
-        sharding = NamedSharding(mesh, partition_spec(axes, array.shape, rules, dict(mesh.shape)))
-        placed[name] = jax.make_array_from_process_local_data(sharding, array)
-    return placed
-
-
 def identity(
     task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -165,7 +152,7 @@ def _due(step: int, every_steps: int) -> bool:
 
 def train(
     task: Task,
-    dataset: Any,
+    dataset: Batches,
     config: LoopConfig,
     workdir: Path,
     *,
@@ -175,8 +162,9 @@ def train(
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
     newest save.
 
-    `dataset` is a Grain MapDataset of batches; item i is step i's. `data` says in plain JSON what
-    is in it: a restart with other data is refused, as one with another task or optimizer is.
+    Item i of `dataset` is step i's batch, of which a process makes its own rows. `data` says in
+    plain JSON what is in it: a restart with other data is refused, as one with another task or
+    optimizer is.
     """
     mesh = meshes.build(config.mesh)
     with jax.set_mesh(mesh), use_rules(config.rules):
@@ -190,12 +178,17 @@ def train(
         if first >= config.num_steps:
             return state
         probes = bind(task, planned.graphdef)
-        batches = iterate(dataset, first, config.num_steps, num_workers=config.num_workers)
+        size = dataset.batch_size
+        rows = rows_here(size, mesh, config.rules)
+        batches = iterate(
+            dataset, first, config.num_steps, rows=rows, num_workers=config.num_workers
+        )
         with Log(
             workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps
         ) as log:
             for step, batch in enumerate(batches, start=first + 1):
-                state, scalars = planned.step(state, place_batch(batch, mesh, config.rules))
+                placed = place_batch(batch, mesh, config.rules, rows=rows, batch_size=size)
+                state, scalars = planned.step(state, placed)
                 log.later(step, scalars)
                 last = step == config.num_steps
                 evaluating = last or _due(step, config.eval_every_steps)

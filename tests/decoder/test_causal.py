@@ -23,7 +23,7 @@ from sampling.raster import decode_raster, decode_raster_slowly
 from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, every_step, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
-from train.loop import place_batch
+from train.feeding import place_batch
 
 T = GRID[0] * GRID[1]
 CLASSES = config(num_classes=5, rope_theta=10000.0, ordered=True)

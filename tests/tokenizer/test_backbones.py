@@ -17,7 +17,7 @@ from tokenizer.model import QuantizerConfig, Tokenizer, TokenizerConfig
 from tokenizer.task import TokenizerTask
 from train import mesh as meshes
 from train.config import build
-from train.loop import place_batch
+from train.feeding import place_batch
 
 TINY = {
     "patch": BackboneConfig("patch", 4, width=16, hidden=32),

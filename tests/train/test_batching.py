@@ -4,7 +4,9 @@ import grain
 import numpy as np
 import pytest
 
-from train.data.batching import batches, iterate
+from train import mesh as meshes
+from train.data.batching import batches, in_turn, iterate
+from train.feeding import place_batch, rows_here
 
 
 def numbers(count=10, batch_size=4):
@@ -68,3 +70,47 @@ def test_sources_are_mixed_record_by_record(sizes, weights, share):
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(ValueError, match="give each source records, and a weight above 0"):
         mixed((6, 18), weights)
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (3,), (2, 0)])
+def test_a_share_is_rows_of_the_whole_and_makes_no_others(rows):
+    made = []
+
+    def transform(n):
+        made.append(n)
+        return {"n": np.array(n)}
+
+    sources = [list(range(10)), [1000 + n for n in range(30)]]
+    both = [
+        batches(sources[:1], transform, batch_size=4, seed=3),
+        batches(sources[1:], transform, batch_size=4, seed=4),
+    ]
+    taken = in_turn(both, (1.0, 2.0))
+    whole = [b["n"] for b in iterate(taken, 0, 9)]
+    made.clear()
+    mine = [b["n"] for b in iterate(taken, 0, 9, rows=rows)]
+    np.testing.assert_array_equal(np.stack(mine), np.stack(whole)[:, list(rows)])
+    assert len(made) <= len(rows) * (9 + 3)  # what is read ahead counts
+
+
+def test_sizes_that_differ_cannot_take_turns():
+    with pytest.raises(ValueError, match=r"batches of \[2, 4\] records cannot take turns"):
+        in_turn([numbers(batch_size=2), numbers()], (1.0, 1.0))
+
+
+RULES = {"B": ("data", "fsdp")}
+
+
+@pytest.mark.parametrize(
+    "shape, batch_size, ways",
+    [({"data": 8}, 8, 8), ({"data": 8}, 6, 1),
+     ({"data": 2, "fsdp": 2, "tensor": 2}, 8, 4), ({"data": 2, "fsdp": 2, "tensor": 2}, 6, 2)],
+)  # fmt: skip
+def test_a_batch_is_placed_by_rows(shape, batch_size, ways):
+    mesh = meshes.build(shape)
+    batch = numbers(count=20, batch_size=batch_size)[0]
+    rows = rows_here(batch_size, mesh, RULES)
+    assert rows == tuple(range(batch_size))
+    placed = place_batch(batch, mesh, RULES, rows=rows, batch_size=batch_size)["n"]
+    np.testing.assert_array_equal(placed, batch["n"])
+    assert placed.addressable_shards[0].data.shape == (batch_size // ways,)

@@ -12,8 +12,9 @@ from tests.train.toys import NetTask, net_config, vectors
 from train import checkpoint
 from train import mesh as meshes
 from train.checkpoint import CheckpointError, Checkpoints, load_weights, newest
+from train.feeding import place_batch
 from train.log import Evaluation
-from train.loop import place_batch, plan, train
+from train.loop import plan, train
 
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor"}
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -73,7 +74,7 @@ def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path,
     assert f"step 9 of {tmp_path.name}: it burns" in caplog.text
     calm = train(NetTask(), vectors(), config, tmp_path / "calm")
     jax.tree.map(np.testing.assert_array_equal, state, calm)
-    again = train(NetTask(), None, config, tmp_path)
+    again = train(NetTask(), vectors(), config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state, again)
 
 
@@ -90,7 +91,7 @@ def test_only_cadences_may_change(tmp_path):
     def again(task=None, data=None, **changes):
         config = net_config(changes.pop("num_steps", 4), **changes)
         data = data or {"pages": 8, "style": {"px": 64}}
-        return train(task or NetTask(), None, config, tmp_path, data=data)
+        return train(task or NetTask(), vectors(), config, tmp_path, data=data)
 
     again(save_every_steps=1, log_every_steps=7, keep=5, eval_every_steps=2)
     with pytest.raises(CheckpointError, match=r"data\.style\.px: 64 there, 32 here"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,49 @@ from absl import flags
 Transform = Callable[[Any], Mapping[str, np.ndarray]]
 
 
+class _Rows(grain.MapDataset):
+    """Of every `batch_size` records those at `rows`, in the order of `rows`."""
+
+    def __init__(self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int) -> None:
+        super().__init__(parent)
+        self._rows = tuple(rows)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[row]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of a run, item i for step i: stacks of `batch_size` records from one of
+    `streams`, which take turns by their `shares`."""
+
+    streams: tuple[grain.MapDataset, ...]
+    shares: tuple[float, ...]
+    batch_size: int
+
+    def share(self, rows: Sequence[int]) -> grain.MapDataset:
+        """The batches with these of their rows alone, which is all that is then read and made: what
+        a process of several loads."""
+        parts = [
+            _Rows(stream, rows, self.batch_size).batch(len(rows), drop_remainder=True)
+            for stream in self.streams
+        ]
+        return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, self.shares)
+
+    def __len__(self) -> int:
+        return len(self.share(range(self.batch_size)))
+
+    def __getitem__(self, step: int) -> Any:
+        return self.share(range(self.batch_size))[step]
+
+
 def batches(
     sources: Sequence[Any],
     transform: Transform,
@@ -20,9 +64,9 @@ def batches(
     batch_size: int,
     seed: int,
     shuffle: bool = True,
-) -> grain.MapDataset:
-    """An endless data set of stacked batches over random-access sources (`__len__`,
-    `__getitem__`), mixed record by record.
+) -> Batches:
+    """Endless batches over random-access sources (`__len__`, `__getitem__`), mixed record by
+    record.
 
     `weights` are the sources' shares of the records; without any (None, or empty) their sizes are.
     Grain keeps both to within 1 % of the smallest. The order is a pure function of (seed,
@@ -41,21 +85,34 @@ def batches(
     # The first source's order is that which it has alone.
     parts = [grain.MapDataset.source(s).seed(seed + i) for i, s in enumerate(sources)]
     parts = [(part.shuffle() if shuffle else part).repeat() for part in parts]
-    return in_turn(parts, weights).map(transform).batch(batch_size, drop_remainder=True)
+    mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+    return Batches((mixed.map(transform),), (1.0,), batch_size)
 
 
-def in_turn(datasets: Sequence[grain.MapDataset], shares: Sequence[float]) -> grain.MapDataset:
-    """Batches of several data sets, each whole, in these shares; of one alone, its own."""
-    return grain.MapDataset.mix(datasets, shares) if len(datasets) > 1 else datasets[0]
+def in_turn(several: Sequence[Batches], shares: Sequence[float]) -> Batches:
+    """Batches of each in turn, whole, in these shares; raises `ValueError` when they differ in
+    size."""
+    sizes = {each.batch_size for each in several}
+    if len(sizes) != 1:
+        raise ValueError(f"batches of {sorted(sizes)} records cannot take turns: give all one size")
+    streams = tuple(stream for each in several for stream in each.streams)
+    return Batches(streams, tuple(shares), sizes.pop())
 
 
 def iterate(
-    dataset: grain.MapDataset, start_step: int, stop_step: int, *, num_workers: int = 0
+    batches: Batches,
+    start_step: int,
+    stop_step: int,
+    *,
+    rows: Sequence[int] | None = None,
+    num_workers: int = 0,
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """Batches `start_step` to `stop_step` in order, made by worker processes when there are any.
+    """Batches `start_step` to `stop_step` in order (of each, these `rows` alone), made by worker
+    processes when there are any.
 
     Raises `RuntimeError` when the data set ran dry before the last of them.
     """
+    dataset = batches.share(range(batches.batch_size) if rows is None else rows)
     items = dataset[start_step:stop_step].to_iter_dataset(
         grain.ReadOptions(num_threads=1 if num_workers == 0 else 0, prefetch_buffer_size=2)
     )

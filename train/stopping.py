@@ -63,10 +63,10 @@ class Stop:
     of signals changes no more than the first, but for a second Ctrl-C. Where SIGINT is ignored, as
     in a shell's background job, it stays so.
 
-    C++ libraries take SIGTERM without Python's knowing: the preemption service of
-    `jax.distributed.initialize` does, and TPU runtimes. The last to install wins, so what
-    `starting` runs puts ours back every 0.1 s, and once more at its end. Setting
-    `jax_enable_preemption_service` to False leaves not even that gap; nothing here needs it.
+    C++ libraries take SIGTERM without Python's knowing, and the last to install wins. The
+    preemption service of `jax.distributed.initialize` would, so it is switched off: a signal that
+    came before ours was put back would be lost (Orbax does without the service). For others, as TPU
+    runtimes, what `starting` runs puts ours back every 0.1 s, and once more at its end.
     """
 
     def __init__(self) -> None:
@@ -77,6 +77,7 @@ class Stop:
         self._flags: dict[Mesh, tuple[jax.Array, jax.Array]] = {}
 
     def __enter__(self) -> Stop:
+        jax.config.update("jax_enable_preemption_service", False)
         for signum in _SIGNALS:
             if signum == signal.SIGINT and signal.getsignal(signum) is signal.SIG_IGN:
                 continue
@@ -89,6 +90,7 @@ class Stop:
         for signum, old in self._old.items():
             if signal.getsignal(signum) == self._handle:  # else someone else's, put there since
                 signal.signal(signum, signal.SIG_DFL if old is None else old)
+        self._actions.clear()
 
     def reinstall(self) -> None:
         """Take the signals back from whatever C++ library took them; any thread may."""
@@ -103,7 +105,7 @@ class Stop:
         if callable(old) and (signum != signal.SIGINT or self._interrupts > 1):
             old(signum, frame)
         elif first:
-            say(f"{self.asked}: this run stops as soon as all its processes agree on the step")
+            say(f"{self.asked} came: all processes of this run will stop together")
 
     def hear(self, signum: int) -> None:
         """Note that a signal asked to stop."""
@@ -188,8 +190,9 @@ class Starting:
 
     def _close(self) -> None:
         self._over.set()
-        for thread in self._threads:
-            thread.join(2 * _ASK_S)
+        listening, asking = self._threads
+        listening.join()  # it reads what is closed below
+        asking.join(2 * _ASK_S)  # unless the service keeps it
         signal.set_wakeup_fd(self._old_fd)
         os.close(self._write)
         os.close(self._read)

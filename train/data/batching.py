@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,13 @@ def in_turn(datasets: Sequence[grain.MapDataset], shares: Sequence[float]) -> gr
     return grain.MapDataset.mix(datasets, shares) if len(datasets) > 1 else datasets[0]
 
 
+def _outlast_signals(index: int, num_workers: int) -> None:
+    """Schedulers and Ctrl-C signal every process of a job; the loop needs its workers until it has
+    saved, and ends them by SIGKILL."""
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def iterate(
     dataset: grain.MapDataset, start_step: int, stop_step: int, *, num_workers: int = 0
 ) -> Iterator[Mapping[str, np.ndarray]]:
@@ -62,7 +70,9 @@ def iterate(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers inherit the flags of absl
-        items = items.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        items = items.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_outlast_signals
+        )
     made = 0
     for batch in items:
         made += 1

@@ -1,5 +1,9 @@
 """Data order: resuming is slicing, and worker processes change nothing."""
 
+import multiprocessing
+import os
+import signal
+
 import grain
 import numpy as np
 import pytest
@@ -32,7 +36,14 @@ def test_resume_is_a_slice_and_every_pass_is_complete():
 
 def test_workers_give_the_same_batches():
     alone = [b["n"].tolist() for b in iterate(numbers(), 2, 9)]
-    helped = [b["n"].tolist() for b in iterate(numbers(), 2, 9, num_workers=2)]
+    helped = []
+    for batch in iterate(numbers(), 2, 9, num_workers=2):
+        helped.append(batch["n"].tolist())
+        if len(helped) >= 2:  # both are up; a scheduler tells the whole group
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGTERM)
     assert helped == alone
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,13 @@ def in_turn(several: Sequence[Batches], shares: Sequence[float]) -> Batches:
     return Batches(streams, tuple(shares), sizes.pop())
 
 
+def _outlast_signals(index: int, num_workers: int) -> None:
+    """Schedulers and Ctrl-C signal every process of a job; the loop needs its workers until it has
+    saved, and ends them by SIGKILL."""
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def iterate(
     batches: Batches,
     start_step: int,
@@ -119,7 +127,9 @@ def iterate(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers inherit the flags of absl
-        items = items.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        items = items.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_outlast_signals
+        )
     made = 0
     for batch in items:
         made += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.charts import MARKERS, axis_of, curves, scale, stacked, swatch, track
-from evals.rendering import CEILING, environment, label, ordered, signed
+from evals.rendering import CEILING, NO_FLOORS, environment, label, ordered, signed
 from evals.results import MetricScore, Results, load
 from evals.scoring import Score
 
@@ -148,7 +148,7 @@ def _plots(runs: Sequence[Results]) -> dict[str, Any]:
     pick = min if runs[0].metrics[name].lower_is_better else max
     rooms = []
     for row in controls:
-        floors = [v for key, v in row.items() if key != CEILING and math.isfinite(v)]
+        floors = [v for key, v in row.items() if key not in NO_FLOORS and math.isfinite(v)]
         rooms.append((pick(floors), row[CEILING]) if floors and CEILING in row else None)
     marked = zip(runs, rooms, controls, strict=True)
     return {

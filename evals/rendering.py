@@ -16,11 +16,13 @@ LABELS = {
     "constant_500": "constant page, 500 words",
     "typeset": "typeset by us",
     "shuffled": "shuffled targets",
+    "copied": "true blueprint, tokenizer alone",
     "reconstructed": "tokenizer's reconstruction",
     "given_blueprint": "decoder, true blueprint",
     "end_to_end": "end to end",
 }
-CEILING = "typeset"  # the control that no system is expected to pass; the others are floors
+CEILING = "typeset"  # the control that no system is expected to pass
+NO_FLOORS = frozenset({CEILING, "copied"})  # controls that were made for their prompts
 
 
 def spaced(name: str) -> str:

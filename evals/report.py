@@ -15,7 +15,17 @@ from PIL import Image, ImageDraw
 from blueprint.typeset import PLAIN_FONT, load_font
 from evals.charts import axis_of, curves, scale, stacked, swatch, track
 from evals.gallery import GalleryRow, ShownRow, chosen, shown
-from evals.rendering import CEILING, environment, hue, label, number, ordered, signed, spaced
+from evals.rendering import (
+    CEILING,
+    NO_FLOORS,
+    environment,
+    hue,
+    label,
+    number,
+    ordered,
+    signed,
+    spaced,
+)
 from evals.results import Results, to_json
 from evals.scoring import Score
 
@@ -61,7 +71,7 @@ def _beside(results: Results) -> list[tuple[str, Score]]:
 def _room(results: Results) -> tuple[tuple[str, Score], tuple[str, Score]] | None:
     """The best floor and the ceiling, by name, if there are both."""
     beside = [pair for pair in _beside(results) if math.isfinite(pair[1].value)]
-    floors = [pair for pair in beside if pair[0] != CEILING]
+    floors = [pair for pair in beside if pair[0] not in NO_FLOORS]
     ceilings = [pair for pair in beside if pair[0] == CEILING]
     return (floors[0], ceilings[0]) if floors and ceilings else None
 

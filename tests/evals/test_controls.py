@@ -24,7 +24,7 @@ from evals.wordpage import best_words, perfect, words_page
 from tests.evals.tiny_benchmarks import make
 
 SIZE_PX = (320, 320)
-EXACT_WORDS = next(metric for metric in STRICT if metric.name == "exact_word_accuracy")
+WORD_F1, EXACT_WORDS = STRICT[:2]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ PETS = [
         (LONGTEXT_RECALL, "dog", (3 + 2 + 2 + 1) / 12),
         (CVTG_WORD_ACCURACY, "the", (4 + 3 + 1 + 1) / 12),
         (EXACT_WORDS, "the", (2 + 2 + 1 + 1) / 12),
+        (WORD_F1, "the", 2 * (2 + 2 + 1 + 1) / (12 + 4 * 4)),
     ],
 )
 def test_best_words_are_counted_as_the_headline_counts_them(metric, first, worth):

@@ -145,6 +145,19 @@ def test_a_headline_is_told_by_its_controls():
     assert report.verdict(foreign(controls={})) == ""
 
 
+def test_a_copied_page_is_no_floor(tmp_path):
+    worth = {"blank": 0.0, "copied": 0.95, "typeset": 0.9}
+    controls = {name: {"exact_words": Score(value, NAN, NAN)} for name, value in worth.items()}
+    score = MetricScore(0.45, 0.4, 0.5)
+    results = foreign(metrics={"exact_words": score}, controls=controls, groups={})
+    assert report.verdict(results).startswith("That is 50 % of the way from its best floor, 0.000")
+    twin = dataclasses.replace(results, run="twin")
+    shaded = '<rect x="0.00%" width="90.00%" y="0" height="24" class="room"'
+    pages = report.write(tmp_path, results, []).read_text(), compare([results, twin])
+    assert all(shaded in page for page in pages)
+    assert label("copied") in pages[0] and "copied" not in Page(pages[0]).text
+
+
 def test_the_table_says_what_a_terminal_needs():
     lines = report.table(made()).splitlines()
     assert lines[0] == "demo on pages: 1,234 prompts, 3,702 pictures, rapidocr 3.10.0"

@@ -18,6 +18,7 @@ import numpy as np
 
 from evals.metrics.words import num_shared, words_of
 from evals.pictures import Read, as_reading
+from evals.results import ControlNote
 from evals.scoring import Benchmark, Case, Reading, Score, score, statistics
 from evals.typesetting import TypesettingError, settable, typeset
 from evals.wordpage import best_words, perfect, words_page
@@ -48,6 +49,11 @@ class Control:
     num_cases: int
     said: str
     problems: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> ControlNote:
+        """All but the scores, as results keep it."""
+        return ControlNote(self.said, self.num_cases, self.problems)
 
 
 def derangement(num_cases: int, seed: int) -> list[int]:

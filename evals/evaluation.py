@@ -89,6 +89,7 @@ def evaluated(
         controls={name: control.scores for name, control in controls.items()},
         missing=told.missing,
         groups=grouped(benchmark, cases, readings, seed=told.seed),
+        control_notes={name: control.note for name, control in controls.items()},
     )
 
 

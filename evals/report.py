@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import textwrap
@@ -19,10 +20,12 @@ from evals.rendering import (
     CEILING,
     NO_FLOORS,
     environment,
+    failed,
     hue,
     label,
     number,
     ordered,
+    printable,
     signed,
     spaced,
 )
@@ -104,8 +107,8 @@ def verdict(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """The headline beside its controls, the metrics, the stages and who lost the words, as lines of
-    text."""
+    """The headline beside its controls, the metrics, the stages, who lost the words and what the
+    controls are, as lines of text."""
     name, score = results.headline, results.metrics[results.headline]
     lines = [
         f"{results.run} on {results.benchmark}: {results.num_cases:,} prompts, "
@@ -136,7 +139,20 @@ def table(results: Results) -> str:
             "",
             f"of {num_words:,} words {counts.get('read', 0):,} were read; lost by: {lost}",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_noted(results)])
+
+
+def _noted(results: Results) -> list[str]:
+    """What the controls are and the first of what failed, in lines of 100 columns."""
+    lines = ["", "controls"] if results.control_notes else []
+    fill = functools.partial(textwrap.wrap, width=100, break_on_hyphens=False)
+    for name, note in results.control_notes.items():
+        said = f"{label(name)}: {printable(note.said)}"
+        lines += fill(said, initial_indent="  ", subsequent_indent="    ")
+        if note.problems:
+            first = f"{failed(note)}, first of all: {printable(note.problems[0])}"
+            lines += fill(first, initial_indent="    ", subsequent_indent="      ")
+    return lines
 
 
 def _line(name: str, score: Score) -> str:

@@ -79,11 +79,8 @@ class Proofreader:
         cases: Sequence[Case],
         readings: Readings | None = None,
     ) -> dict[str, Control]:
-        """All controls; what they are is said on the terminal."""
-        found = controls(benchmark, cases, self.read, self.settings, readings=readings)
-        for name, control in found.items():
-            print(f"control {name}: {control.said}", *control.problems[:3], sep="\n  ")
-        return found
+        """All controls."""
+        return controls(benchmark, cases, self.read, self.settings, readings=readings)
 
     def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The scores of a folder's pictures."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from evals.gallery import GalleryRow
 from evals.rendering import number
-from evals.results import Attribution, Group, LegibilityBin, MetricScore, Results
+from evals.results import Attribution, ControlNote, Group, LegibilityBin, MetricScore, Results
 from evals.scoring import Score
 
 NAN = math.nan
@@ -48,6 +48,10 @@ def made(run="demo", benchmark="pages", first=1):
         attribution=Attribution(lost, {"domain": {"poster": parts[0], "shop": parts[1]}}),
         legibility={stage: bins() for stage in STAGES[:3]},
         floors_px={"typeset": 4.44, "reconstructed": 5.55},
+        control_notes={
+            name: ControlNote(f"a page of {name}", 1234, ("a_0: choked",) * (name == "typeset"))
+            for name in CONTROLS
+        },
         plans={"max_iou": metric("Kikuchi 2021."), "overlap": metric("", lower_is_better=True)},
     )  # fmt: skip
 
@@ -55,6 +59,8 @@ def made(run="demo", benchmark="pages", first=1):
 def foreign(**changes):
     """Results of pictures that another system made."""
     bare = {"stages": {}, "attribution": None, "legibility": {}, "floors_px": {}, "plans": {}}
+    if "controls" in changes:
+        bare["control_notes"] = {}
     return dataclasses.replace(made(), **bare, **changes)
 
 

@@ -10,7 +10,7 @@ from evals.benchmarks import pages
 from evals.controls import Control
 from evals.evaluation import Told, evaluated, legible_px, with_stages
 from evals.readers import ReadLine
-from evals.results import from_json, to_json
+from evals.results import ControlNote, from_json, to_json
 from evals.scoring import Reading, score
 
 
@@ -67,6 +67,7 @@ def test_every_word_is_lost_once_and_the_stages_say_so(made):
     assert accuracy["end_to_end"] == results.metrics["exact_word_accuracy"].value
     assert total["read"] == pytest.approx(accuracy["end_to_end"] * len(words))
     assert results.controls["blank"]["exact_word_accuracy"].value == 0
+    assert results.control_notes["blank"] == ControlNote("nothing", len(cases))
     assert results.controls["copied"]["exact_word_accuracy"].value == accuracy["given_blueprint"]
 
 

@@ -15,7 +15,7 @@ from evals.charts import Axis, axis_of, curves, stacked, track
 from evals.comparison import compare
 from evals.gallery import NUM_RANDOM, NUM_WORST, chosen
 from evals.rendering import label, number, ordered, percent, spaced
-from evals.results import Attribution, Group, LegibilityBin, MetricScore, from_json
+from evals.results import Attribution, ControlNote, Group, LegibilityBin, MetricScore, from_json
 from evals.scoring import Score
 from tests.evals.samples import (
     CONTROLS,
@@ -63,6 +63,7 @@ def test_whatever_a_prompt_says_is_shown_and_not_run(tmp_path):
         made(), run=EVIL, benchmark=EVIL, command=EVIL, missing=(EVIL,), reader={EVIL: EVIL},
         versions={EVIL: EVIL}, groups={EVIL: {EVIL: Group(1, {})}},
         attribution=Attribution({"read": 2, EVIL: 1}, {EVIL: {EVIL: {EVIL: 1}}}),
+        controls={EVIL: {}}, control_notes={EVIL: ControlNote(EVIL, 1, (EVIL, EVIL))},
     )  # fmt: skip
     rows = [
         row(0, (EVIL,), name=EVIL, prompt=EVIL, targets=(EVIL, "x"), groups={EVIL: EVIL}),
@@ -170,6 +171,24 @@ def test_the_table_says_what_a_terminal_needs():
     assert "of 5,065 words 1,015 were read; lost by: reader 1,011, tokenizer 1,012" in text
     assert "typeset by us 4.44" in text and max(map(len, lines)) <= 120
     assert "lost by" not in report.table(foreign())
+
+
+def test_controls_say_what_they_are_and_what_failed(tmp_path):
+    notes = {
+        "blank": ControlNote("a white page", 1234),
+        "typeset": ControlNote("the targets " * 12, 96, ("a: no <glyph>\x1b[2J", "b: torn")),
+    }
+    results = dataclasses.replace(made(), control_notes=notes)
+    page = Page(report.write(tmp_path, results, []).read_text())
+    assert "blank page a white page typeset by us the targets" in page.text
+    assert "(scored over 96 of 1,234 prompts)" in page.text and page.text.count("scored over") == 1
+    assert "2 problems in setting or reading it a: no <glyph>\x1b[2J b: torn" in page.text
+    text = report.table(results)
+    assert "  blank page: a white page\n  typeset by us: the targets the" in text
+    assert r"2 problems in setting or reading it, first of all: a: no <glyph>\x1b[2J" in text
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
+    assert from_json((tmp_path / "scores.json").read_text()).control_notes == notes
+    assert "controls" not in report.table(dataclasses.replace(results, control_notes={}))
 
 
 def test_drawings_place_what_they_are_given():

@@ -77,9 +77,9 @@ class Proofreader:
         self,
         benchmark: Benchmark,
         cases: Sequence[Case],
-        readings: Readings | None = None,
+        readings: Readings,
     ) -> dict[str, Control]:
-        """All controls."""
+        """All controls beside what was read on a system's pictures."""
         return controls(benchmark, cases, self.read, self.settings, readings=readings)
 
     def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
@@ -98,8 +98,9 @@ class Proofreader:
 
     def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The typeset pages scored as if a system had made them."""
-        readings, problems = typeset_readings(benchmark, cases, self.read, self.settings)
-        beside = self.controls(benchmark, cases)
+        found = typeset_readings(benchmark, cases, self.read, self.settings)
+        beside = controls(benchmark, cases, self.read, self.settings, typeset=found)
+        readings, problems = found
         told = self.told("typeset by us", problems)
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
         return Scored(results, _gallery(cases, {"typeset": readings}))
@@ -107,7 +108,7 @@ class Proofreader:
     def bundle(self, folder: Path, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
         from pipeline import Bundle
-        from pipeline.staging import printed, staged
+        from pipeline.staging import SAID, printed, staged
 
         args, bundle = self.args, Bundle(folder)
         own = name in PAGES
@@ -125,7 +126,7 @@ class Proofreader:
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
         if not own:
             return Scored(results, _gallery(cases, stages, svgs))
-        results = with_stages(results, benchmark, cases, stages, made.plans)
+        results = with_stages(results, benchmark, cases, stages, made.plans, said=SAID)
         shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
         return Scored(results, _gallery(cases, shown, svgs), sheet)

@@ -30,8 +30,8 @@ from evals.scoring import (
     by_group,
     score,
     scores_of,
-    sums_of,
 )
+from evals.sums import CaseSums
 
 Readings = Sequence[Sequence[Reading]]
 LAST = "end_to_end"  # the stage that the headline is of
@@ -78,15 +78,14 @@ def grouped(
 def evaluated(
     benchmark: Benchmark,
     cases: Sequence[Case],
-    readings: Readings,
+    sums: CaseSums,
     controls: Mapping[str, Control],
     reader: Reader,
     *,
     told: Told,
 ) -> Results:
-    """The results of pictures that any system made."""
-    sums = sums_of(benchmark.metrics, cases, readings)
-    scores = scores_of(benchmark.metrics, sums, seed=told.seed)
+    """The results of pictures that any system made, of their `sums.case_sums`."""
+    scores = scores_of(benchmark.metrics, sums.rows, seed=told.seed)
     return Results(
         benchmark=benchmark.name,
         run=told.run,
@@ -95,13 +94,13 @@ def evaluated(
         versions=versions(),
         reader=dict(reader.identity),
         seed=told.seed,
-        images_per_prompt=max(map(len, readings)),
+        images_per_prompt=max(sums.num_pictures),
         num_cases=len(cases),
-        num_pictures=sum(map(len, readings)),
+        num_pictures=sum(sums.num_pictures),
         metrics=described(benchmark, scores),
         controls={name: control.scores for name, control in controls.items()},
         missing=told.missing,
-        groups=grouped(benchmark, cases, sums, seed=told.seed),
+        groups=grouped(benchmark, cases, sums.rows, seed=told.seed),
         control_notes={name: control.note for name, control in controls.items()},
     )
 

@@ -31,6 +31,8 @@ from evals.rendering import (
 )
 from evals.results import Results, to_json
 from evals.scoring import Score
+from evals.sums import FILE as SUMS
+from evals.sums import CaseSums, to_jsonl
 
 _LINE_PX, _GAP_PX = 15, 4
 _CURVES = {  # what a stage's curve is the curve of
@@ -161,19 +163,28 @@ def _line(name: str, score: Score) -> str:
     return f"{name:<34}{number(score.value):>9}{interval}"
 
 
-def write(folder: Path, results: Results, gallery: Sequence[GalleryRow]) -> Path:
+def write(
+    folder: Path,
+    results: Results,
+    gallery: Sequence[GalleryRow],
+    sums: CaseSums | None = None,
+) -> Path:
     """Write `scores.json`, the page and its pictures into `folder`; the page's path.
 
-    `gallery` has a row for every scored picture, from which `gallery.chosen` takes some. The same
-    folder can be written to again.
+    With the `sums` of its cases the run can be compared with others prompt by prompt. `gallery` has
+    a row for every scored picture, from which `gallery.chosen` takes some. The same folder can be
+    written to again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(to_json(results), encoding="utf-8")
+    if sums:
+        (folder / SUMS).write_text(to_jsonl(sums), encoding="utf-8")
     rows = shown(folder, chosen(gallery)) if gallery else {}
     page = environment().get_template("report.html").render(
         results=results, gallery=rows, num_rows=len(gallery), facets=_facets(rows),
         has_plans=any(item.plan_link for several in rows.values() for item in several),
-        verdict=verdict(results), **_headline_plots(results), **_breakdowns(results),
+        sums_file=SUMS if sums else "", verdict=verdict(results),
+        **_headline_plots(results), **_breakdowns(results),
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"

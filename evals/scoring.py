@@ -134,7 +134,22 @@ def interval(
 ) -> Score:
     """A metric's score of prompts, with its interval."""
     value = float(metric.value(rows.sum(axis=0)))
-    spread = metric.value(draws @ rows)
+    return _with_doubt(value, metric.value(draws @ rows))
+
+
+def paired(
+    metric: Metric,
+    first: Float[np.ndarray, "P S"],
+    other: Float[np.ndarray, "P S"],
+    draws: Int[np.ndarray, "R P"],
+) -> Score:
+    """How much another system's score of the same prompts is above the first's, with its interval:
+    both are of the same prompts in each resample."""
+    change = metric.value(other.sum(axis=0)) - metric.value(first.sum(axis=0))
+    return _with_doubt(float(change), metric.value(draws @ other) - metric.value(draws @ first))
+
+
+def _with_doubt(value: float, spread: Float[np.ndarray, " R"]) -> Score:
     spread = spread[np.isfinite(spread)]
     if not spread.size:
         return Score(value, float("nan"), float("nan"))

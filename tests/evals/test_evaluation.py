@@ -15,6 +15,7 @@ from evals.metrics.strict import word_counts
 from evals.readers import ReadLine
 from evals.results import ControlNote, from_json, to_json
 from evals.scoring import Reading, score
+from evals.sums import case_sums
 
 
 class Engine:
@@ -50,7 +51,8 @@ def made():
     blank = [[Reading((), (128, 128), look=lambda: cases[0].pixels)] for _ in cases]
     beside = {"blank": Control(score(benchmark.metrics, cases, blank), len(cases), "nothing")}
     told = Told("by hand", "a command", seed=1, missing=("one",))
-    whole = evaluated(benchmark, cases, stages["end_to_end"], beside, Engine(), told=told)
+    sums = case_sums(benchmark, cases, stages["end_to_end"])
+    whole = evaluated(benchmark, cases, sums, beside, Engine(), told=told)
     plans = [case.blueprint for case in cases]
     said = {"copied": "by hand too"}
     return cases, small, with_stages(whole, benchmark, cases, stages, plans, said=said)
@@ -92,7 +94,8 @@ def test_every_picture_is_measured_once_by_each_metric():
     benchmark = dataclasses.replace(benchmark, metrics=tuple(map(counting, benchmark.metrics)))
     stages = {stage: [read(case) for case in cases] for stage in (*STAGES, "copied")}
     told = Told("by hand", "a command")
-    whole = evaluated(benchmark, cases, stages["end_to_end"], {}, Engine(), told=told)
+    sums = case_sums(benchmark, cases, stages["end_to_end"])
+    whole = evaluated(benchmark, cases, sums, {}, Engine(), told=told)
     plans = [case.blueprint for case in cases]
     results = with_stages(whole, benchmark, cases, stages, plans, said={"copied": "so"})
     assert len(measured) == len(benchmark.metrics) * 5 * 3 and set(measured.values()) == {1}

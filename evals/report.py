@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from blueprint.typeset import PLAIN_FONT, load_font
 from evals.charts import axis_of, curves, scale, stacked, swatch, track
-from evals.gallery import GalleryRow, ShownRow, chosen, shown
+from evals.gallery import GalleryRow, PictureFiles, ShownRow, chosen, shown
 from evals.rendering import (
     CEILING,
     NO_FLOORS,
@@ -173,13 +173,14 @@ def write(
 
     With the `sums` of its cases the run can be compared with others prompt by prompt. `gallery` has
     a row for every scored picture, from which `gallery.chosen` takes some. The same folder can be
-    written to again.
+    written to again: pictures that this page does not show and an earlier one did are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(to_json(results), encoding="utf-8")
     if sums:
         (folder / SUMS).write_text(to_jsonl(sums), encoding="utf-8")
-    rows = shown(folder, chosen(gallery)) if gallery else {}
+    pictures = PictureFiles(folder)
+    rows = shown(pictures, chosen(gallery))
     page = environment().get_template("report.html").render(
         results=results, gallery=rows, num_rows=len(gallery), facets=_facets(rows),
         has_plans=any(item.plan_link for several in rows.values() for item in several),
@@ -187,6 +188,7 @@ def write(
         **_headline_plots(results), **_breakdowns(results),
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
+    pictures.clear()
     return folder / "index.html"
 
 

@@ -113,6 +113,43 @@ def test_foreign_pictures_need_neither_stages_nor_plans(tmp_path):
         row(reads={})
 
 
+def test_a_smaller_gallery_leaves_nothing_of_a_larger_one_and_everything_else(tmp_path):
+    pictures, mine = tmp_path / "pictures", ("holiday.jpg", "worst_01_0_typeset.png.txt", "all.png")
+    pictures.mkdir()
+    for name in mine:
+        (pictures / name).write_text("mine")
+    outside = tmp_path / "outside.png"
+    outside.write_text("mine")
+
+    def linked(rows):
+        page = Page(report.write(tmp_path, made(), rows).read_text())
+        files = {path.name for path in pictures.iterdir()} - set(mine)
+        assert files == {link.split("/")[1] for link in page.links if "pictures/" in link}
+        assert all((pictures / name).read_text() == "mine" for name in mine)
+        return len(files)
+
+    assert linked([row(i) for i in range(4)]) == 4 * 5  # pictures and plan
+    with (tmp_path / "pictures.txt").open("a") as file:
+        file.write("../outside.png\n..\n")  # a list that somebody meddled with
+    assert linked([row(0, plan=None), row(1)]) == 2 * 5 - 1
+    large = np.zeros((8, 600, 3), np.uint8)
+    assert linked([row(0, pictures={"picture": large}, reads={"picture": ()})]) == 2  # now a jpg
+    assert linked([]) == 0 and outside.read_text() == "mine"
+    assert (tmp_path / "pictures.txt").read_text() == ""
+
+
+def test_what_a_broken_off_report_wrote_is_known_to_the_next(tmp_path):
+    def torn():
+        raise KeyboardInterrupt
+
+    rows = [row(0), row(1, ("Big Day Here",), pictures={"a": torn}, reads={"a": ("Big Day Here",)})]
+    with pytest.raises(KeyboardInterrupt):
+        report.write(tmp_path, made(), rows)
+    assert any((tmp_path / "pictures").iterdir())
+    report.write(tmp_path, made(), [])
+    assert not any((tmp_path / "pictures").iterdir())
+
+
 def test_a_page_of_thousands_shows_some(tmp_path):
     rows = [row(i, ("Big Day Here",) if i % 3 else ("Big",)) for i in range(400)]
     found = chosen(rows)

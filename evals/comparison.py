@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.benchmarks import BENCHMARKS, pages
 from evals.charts import MARKERS, axis_of, curves, scale, stacked, swatch, track
-from evals.rendering import CEILING, environment, label, ordered, signed
+from evals.rendering import CEILING, NO_FLOORS, environment, label, ordered, signed
 from evals.results import MetricScore, Results, load
-from evals.scoring import Score
+from evals.scoring import Metric, Score
+from evals.sums import FILE, CaseSums, UnpairedError, changes
+from evals.sums import load as load_sums
 
 _NUM_HUES = 6
 
@@ -21,22 +24,77 @@ class ComparisonError(ValueError):
     """Runs whose scores do not mean the same."""
 
 
-def delta(first: Score, other: Score, *, lower_is_better: bool) -> str:
-    """By how much another score differs from the first, which is better, and whether their
-    intervals overlap. The intervals are of each run alone: apart, the runs differ; overlapping,
-    they still may."""
+@dataclasses.dataclass(frozen=True)
+class Delta:
+    """By how much another score differs from the first and which is better, in words; `clear` if it
+    is known that they differ."""
+
+    said: str
+    clear: bool = False
+
+
+def delta(
+    first: Score, other: Score, *, lower_is_better: bool, paired: Score | None = None
+) -> Delta:
+    """The difference with its interval by `sums.changes`, or else with whether the scores' own
+    intervals overlap. Those are of each run alone: apart, the runs differ; overlapping, they still
+    may."""
     change = other.value - first.value
     if math.isnan(change):
-        return ""
+        return Delta("")
     if not change:
-        return "equal"
+        return Delta("equal")
     better = (change < 0) == lower_is_better
     said = f"{signed(change)} {'better' if better else 'worse'}"
+    if paired and not math.isnan(paired.low):
+        clear = paired.low > 0 or paired.high < 0
+        ends = f"{signed(paired.low)} to {signed(paired.high)}"
+        return Delta(f"{said}, paired {ends}: {'differs' if clear else 'may be chance'}", clear)
     ends = first.low, first.high, other.low, other.high
     if any(map(math.isnan, ends)):
-        return said
+        return Delta(said)
     apart = first.high < other.low or other.high < first.low
-    return f"{said}, intervals {'apart' if apart else 'overlap'}"
+    return Delta(f"{said}, intervals {'apart' if apart else 'overlap'}", apart)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairing:
+    """How a run differs from the first, prompt by prompt: by metric, or `why_not`."""
+
+    changes: Mapping[str, Score]
+    why_not: str = ""
+
+
+def pairings(runs: Sequence[Results], sums: Mapping[str, CaseSums | None]) -> dict[str, Pairing]:
+    """Every run but the first, by its name, as `sums` do theirs."""
+    found, first = {}, runs[0]
+    for other in runs[1:]:
+        both = sums.get(first.run), sums.get(other.run)
+        try:
+            found[other.run] = Pairing(changes((first, other), both, _metrics_of(first.benchmark)))
+        except UnpairedError as problem:
+            found[other.run] = Pairing({}, str(problem))
+    return found
+
+
+def _metrics_of(benchmark: str) -> Sequence[Metric]:
+    """Those of a benchmark that is still there."""
+    if benchmark in pages.NAMES:
+        return pages.benchmark(pages.NAMES[benchmark]).metrics
+    return BENCHMARKS[benchmark].metrics if benchmark in BENCHMARKS else ()
+
+
+def _delta_to(first: Results, pairs: Mapping[str, Pairing]) -> Callable[[Results, str], Delta]:
+    """What the page asks for: how a run's metric differs from the first's."""
+
+    def of(run: Results, name: str) -> Delta:
+        if name not in first.metrics or name not in run.metrics:
+            return Delta("")
+        known = pairs[run.run].changes.get(name) if run.run in pairs else None
+        lower = first.metrics[name].lower_is_better
+        return delta(first.metrics[name], run.metrics[name], lower_is_better=lower, paired=known)
+
+    return of
 
 
 def refuse_mismatch(runs: Sequence[Results]) -> None:
@@ -86,11 +144,14 @@ def caveats(runs: Sequence[Results]) -> list[str]:
     return found
 
 
-def compare(runs: Sequence[Results]) -> str:
-    """The page; raises `ComparisonError` where `refuse_mismatch` does."""
+def compare(runs: Sequence[Results], sums: Mapping[str, CaseSums | None] | None = None) -> str:
+    """The page; with the runs' `sums` by their names, what is of the same prompts is compared
+    prompt by prompt. Raises `ComparisonError` where `refuse_mismatch` does."""
     refuse_mismatch(runs)
+    pairs = pairings(runs, sums or {})
     return environment().get_template("comparison.html").render(
         runs=runs, first=runs[0], caveats=caveats(runs), delta=delta,
+        delta_to=_delta_to(runs[0], pairs), pairs=pairs,
         swatches=[swatch(i, _hue(i)) for i in range(len(runs))],
         hues=[_hue(i) for i in range(len(runs))],
         metrics=_known(run.metrics for run in runs),
@@ -110,6 +171,12 @@ def named(paths: Sequence[Path]) -> list[Results]:
     if len(set(names)) < len(names):
         names = [str(path.parent) for path in paths]
     return [dataclasses.replace(run, run=name) for run, name in zip(runs, names, strict=True)]
+
+
+def sums_beside(paths: Sequence[Path], runs: Sequence[Results]) -> dict[str, CaseSums | None]:
+    """The sums of cases beside each scores.json, by the run's name; None where there are none."""
+    found = zip(runs, paths, strict=True)
+    return {run.run: load_sums(path.with_name(FILE)) for run, path in found}
 
 
 def _hue(place: int) -> str:
@@ -148,7 +215,7 @@ def _plots(runs: Sequence[Results]) -> dict[str, Any]:
     pick = min if runs[0].metrics[name].lower_is_better else max
     rooms = []
     for row in controls:
-        floors = [v for key, v in row.items() if key != CEILING and math.isfinite(v)]
+        floors = [v for key, v in row.items() if key not in NO_FLOORS and math.isfinite(v)]
         rooms.append((pick(floors), row[CEILING]) if floors and CEILING in row else None)
     marked = zip(runs, rooms, controls, strict=True)
     return {

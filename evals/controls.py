@@ -18,9 +18,13 @@ import numpy as np
 
 from evals.metrics.words import num_shared, words_of
 from evals.pictures import Read, as_reading
+from evals.results import ControlNote
 from evals.scoring import Benchmark, Case, Reading, Score, score, statistics
-from evals.typesetting import TypesettingError, settable, typeset
+from evals.typesetting import TypesettingError, settable
+from evals.typesetting import typeset as typeset_page
 from evals.wordpage import best_words, perfect, words_page
+
+Typeset = tuple[list[list[Reading]], tuple[str, ...]]  # readings of each case, and what failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Control:
     num_cases: int
     said: str
     problems: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> ControlNote:
+        """All but the scores, as results keep it."""
+        return ControlNote(self.said, self.num_cases, self.problems)
 
 
 def derangement(num_cases: int, seed: int) -> list[int]:
@@ -83,7 +92,7 @@ def shuffled(
 
 def typeset_readings(
     benchmark: Benchmark, cases: Sequence[Case], read: Read, settings: ControlSettings
-) -> tuple[list[list[Reading]], tuple[str, ...]]:
+) -> Typeset:
     """What is read on the typeset page of each case, and what could not be set or read, which
     counts as nothing read.
 
@@ -91,7 +100,7 @@ def typeset_readings(
     """
     pages = [
         functools.partial(
-            typeset, case, size_px=settings.size_px, page=settings.page, font=settings.font
+            typeset_page, case, size_px=settings.size_px, page=settings.page, font=settings.font
         )
         for case in cases
     ]
@@ -194,26 +203,29 @@ def controls(
     settings: ControlSettings | None = None,
     *,
     readings: Sequence[Sequence[Reading]] | None = None,
+    typeset: Typeset | None = None,
 ) -> dict[str, Control]:
     """`blank`, `constant_100` and so on, `typeset` and `shuffled`, each scored by all metrics of
     the benchmark.
 
     Shuffled are `readings`, those of a system's pictures of the cases, or without them those of the
-    typeset pages; a single case is not shuffled. Raises `TypesettingError` when no page can be set.
+    typeset pages; a single case is not shuffled. `typeset` has what `typeset_readings` found of all
+    cases: then none is typeset again, nor left out. Raises `TypesettingError` when no page can be
+    set.
     """
     settings = settings or ControlSettings()
     making = _Controls(benchmark, cases, read, settings)
     found = {"blank": making.blank()}
     for num_words in settings.num_words:
         found[f"constant_{num_words}"] = making.words(num_words)
-    drawn = making.drawn
-    typeset_, problems = typeset_readings(benchmark, drawn, read, settings)
+    drawn = making.drawn if typeset is None else making.cases
+    set_, problems = typeset or typeset_readings(benchmark, drawn, read, settings)
     said = "the targets as we set them"
     if len(drawn) < len(cases):
         said += f", of {len(drawn)} of {len(cases)} cases (drawn by seed {settings.seed})"
-    found["typeset"] = making.scored(drawn, typeset_, said, problems)
+    found["typeset"] = making.scored(drawn, set_, said, problems)
     own = readings is not None
-    mixed, theirs = (making.cases, readings) if own else (drawn, typeset_)
+    mixed, theirs = (making.cases, readings) if own else (drawn, set_)
     if len(mixed) > 1:
         said = f"{'pictures' if own else 'typeset pages'} against another case's targets"
         rows = shuffled(mixed, theirs, seed=settings.seed)

@@ -21,9 +21,20 @@ from evals.results import (
     Results,
     versions,
 )
-from evals.scoring import Benchmark, Case, Reading, Score, by_group, score
+from evals.scoring import (
+    Benchmark,
+    Case,
+    Reading,
+    Score,
+    Sums,
+    by_group,
+    score,
+    scores_of,
+)
+from evals.sums import CaseSums
 
 Readings = Sequence[Sequence[Reading]]
+LAST = "end_to_end"  # the stage that the headline is of
 LEGIBLE_STAGES = ("typeset", "reconstructed", "given_blueprint")  # printed in the sizes asked for
 
 
@@ -51,14 +62,15 @@ def described(benchmark: Benchmark, scores: Mapping[str, Score]) -> dict[str, Me
 
 
 def grouped(
-    benchmark: Benchmark, cases: Sequence[Case], readings: Readings, *, seed: int = 0
+    benchmark: Benchmark, cases: Sequence[Case], sums: Sums, *, seed: int = 0
 ) -> dict[str, dict[str, Group]]:
-    """All scores for every value of every facet that tells the cases apart."""
+    """All scores for every value of every facet that tells the cases apart; `sums` are of
+    `scoring.sums_of`."""
     found: dict[str, dict[str, Group]] = {}
     for facet, values in by_group(cases).items():
         for value, places in values.items() if len(values) > 1 else ():
-            part = [cases[i] for i in places], [readings[i] for i in places]
-            scores = score(benchmark.metrics, *part, seed=seed)
+            part = {name: rows[places] for name, rows in sums.items()}
+            scores = scores_of(benchmark.metrics, part, seed=seed)
             found.setdefault(facet, {})[value] = Group(len(places), scores)
     return found
 
@@ -66,14 +78,14 @@ def grouped(
 def evaluated(
     benchmark: Benchmark,
     cases: Sequence[Case],
-    readings: Readings,
+    sums: CaseSums,
     controls: Mapping[str, Control],
     reader: Reader,
     *,
     told: Told,
 ) -> Results:
-    """The results of pictures that any system made."""
-    scores = score(benchmark.metrics, cases, readings, seed=told.seed)
+    """The results of pictures that any system made, of their `sums.case_sums`."""
+    scores = scores_of(benchmark.metrics, sums.rows, seed=told.seed)
     return Results(
         benchmark=benchmark.name,
         run=told.run,
@@ -82,13 +94,14 @@ def evaluated(
         versions=versions(),
         reader=dict(reader.identity),
         seed=told.seed,
-        images_per_prompt=max(map(len, readings)),
+        images_per_prompt=max(sums.num_pictures),
         num_cases=len(cases),
-        num_pictures=sum(map(len, readings)),
+        num_pictures=sum(sums.num_pictures),
         metrics=described(benchmark, scores),
         controls={name: control.scores for name, control in controls.items()},
         missing=told.missing,
-        groups=grouped(benchmark, cases, readings, seed=told.seed),
+        groups=grouped(benchmark, cases, sums.rows, seed=told.seed),
+        control_notes={name: control.note for name, control in controls.items()},
     )
 
 
@@ -98,16 +111,25 @@ def with_stages(
     cases: Sequence[Case],
     stages: Mapping[str, Readings],
     plans: Sequence[Blueprint | None],
+    *,
+    said: Mapping[str, str],
 ) -> Results:
-    """The results of a bundle of ours: with the scores of every stage, who lost each word, the
-    sizes from which type is legible, and the planner's own scores.
+    """The results of a bundle of ours, which are those of its stage `LAST`: with the scores of
+    every other stage, who lost each word, the sizes from which type is legible, and the planner's
+    own scores.
 
-    Stages other than `attribution.STAGES` are controls.
+    Stages other than `attribution.STAGES` are controls; `said` is what each of them is.
     """
     scores = {
         name: score(benchmark.metrics, cases, readings, seed=results.seed)
         for name, readings in stages.items()
+        if name != LAST
     }
+    scores[LAST] = {
+        name: Score(found.value, found.low, found.high) for name, found in results.metrics.items()
+    }
+    others = [name for name in stages if name not in STAGES]
+    beside = {name: Control(scores[name], len(cases), said[name]) for name in others}
     reads = {name: [several[0].strings for several in stages[name]] for name in STAGES}
     words = [target_words(case) for case in cases]
     lost = attribution(words, reads)
@@ -117,7 +139,8 @@ def with_stages(
     return dataclasses.replace(
         results,
         stages={name: scores[name] for name in STAGES},
-        controls={**results.controls, **{n: s for n, s in scores.items() if n not in STAGES}},
+        controls={**results.controls, **{name: c.scores for name, c in beside.items()}},
+        control_notes={**results.control_notes, **{name: c.note for name, c in beside.items()}},
         attribution=Attribution(lost["total"], lost["by"]),
         legibility={stage: _curve(bins, stage) for stage in LEGIBLE_STAGES},
         floors_px=_floors(bins),

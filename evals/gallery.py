@@ -17,6 +17,8 @@ NUM_WORST = NUM_RANDOM = 24  # so that 8,000 pictures make a page of a few MB
 LONGEST_PX = 1024  # larger pictures are shown smaller
 LOSSLESS_PX = 512  # up to this size as PNG
 
+_OURS = re.compile(r"[A-Za-z0-9_]+\.(png|jpg|svg)")
+
 Picture = np.ndarray | Path | Callable[[], np.ndarray]
 
 
@@ -93,27 +95,56 @@ def _goodness(row: GalleryRow) -> tuple[float, int]:
     return num_hits / num_words if num_words else 1.0, num_hits - num_read
 
 
-def shown(folder: Path, rows: Mapping[str, Sequence[GalleryRow]]) -> dict[str, list[ShownRow]]:
-    """Write the pictures and plans of rows by title into `pictures/` of a folder."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+class PictureFiles:
+    """`pictures/` of a report's folder, with a list beside it of the files that a report put there:
+    a later report may take away those and no others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._list = folder, folder / "pictures.txt"
+        self._before = set(self._list.read_text().split()) if self._list.is_file() else set()
+        self._written: dict[str, None] = {}
+
+    def take(self, name: str) -> tuple[Path, str]:
+        """The path of a file about to be written, and the page's link to it. It is on the list from
+        now on, so that it is known even of a report that broke off."""
+        (self._folder / "pictures").mkdir(parents=True, exist_ok=True)
+        self._written[name] = None
+        with self._list.open("a") as file:
+            file.write(f"{name}\n")
+        link = f"pictures/{name}"
+        return self._folder / link, link
+
+    def clear(self) -> None:
+        """Remove what earlier reports wrote and this one did not."""
+        for name in self._before - set(self._written):
+            if _OURS.fullmatch(name):  # a name of a picture, and no path out of here
+                (self._folder / "pictures" / name).unlink(missing_ok=True)
+        if self._before or self._written:
+            self._list.write_text("".join(f"{name}\n" for name in self._written))
+
+
+def shown(
+    pictures: PictureFiles, rows: Mapping[str, Sequence[GalleryRow]]
+) -> dict[str, list[ShownRow]]:
+    """Write the pictures and plans of rows by title."""
     found = {}
     for title, several in rows.items():
         stem = _slug(title.split(",")[0])
-        found[title] = [_shown(folder, f"{stem}_{i:02d}", row) for i, row in enumerate(several)]
+        found[title] = [_shown(pictures, f"{stem}_{i:02d}", row) for i, row in enumerate(several)]
     return found
 
 
-def _shown(folder: Path, stem: str, row: GalleryRow) -> ShownRow:
+def _shown(pictures: PictureFiles, stem: str, row: GalleryRow) -> ShownRow:
     stages = []
     for place, (stage, picture) in enumerate(row.pictures.items()):
         image = _opened(picture)
-        link = _write(folder, f"{stem}_{place}_{_slug(stage)}", image) if image else None
+        link = _write(pictures, f"{stem}_{place}_{_slug(stage)}", image) if image else None
         found = difference(row.targets, row.reads[stage], language=row.language)
         stages.append(Shown(stage, link, image.size if image else (1, 1), found))
     if row.plan is None:
         return ShownRow(row, tuple(stages), None)
-    link = f"pictures/{stem}_plan.svg"
-    (folder / link).write_text(row.plan, encoding="utf-8")
+    path, link = pictures.take(f"{stem}_plan.svg")
+    path.write_text(row.plan, encoding="utf-8")
     return ShownRow(row, tuple(stages), link)
 
 
@@ -135,10 +166,10 @@ def _opened(picture: Picture) -> Image.Image | None:
     return image
 
 
-def _write(folder: Path, stem: str, image: Image.Image) -> str:
+def _write(pictures: PictureFiles, stem: str, image: Image.Image) -> str:
     small = max(image.size) <= LOSSLESS_PX
-    link = f"pictures/{stem}.{'png' if small else 'jpg'}"
-    image.save(folder / link, quality=88)
+    path, link = pictures.take(f"{stem}.{'png' if small else 'jpg'}")
+    image.save(path, quality=88)
     return link
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from evals.attribution import STAGES
+from evals.results import ControlNote
 
 LABELS = {
     "blank": "blank page",
@@ -16,11 +17,13 @@ LABELS = {
     "constant_500": "constant page, 500 words",
     "typeset": "typeset by us",
     "shuffled": "shuffled targets",
+    "copied": "true blueprint, tokenizer alone",
     "reconstructed": "tokenizer's reconstruction",
     "given_blueprint": "decoder, true blueprint",
     "end_to_end": "end to end",
 }
-CEILING = "typeset"  # the control that no system is expected to pass; the others are floors
+CEILING = "typeset"  # the control that no system is expected to pass
+NO_FLOORS = frozenset({CEILING, "copied"})  # controls that were made for their prompts
 
 
 def spaced(name: str) -> str:
@@ -62,6 +65,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
+def failed(note: ControlNote) -> str:
+    """How much of a control could not be set or read."""
+    num = len(note.problems)
+    return f"{num:,} {'problem' if num == 1 else 'problems'} in setting or reading it"
+
+
+def printable(text: str) -> str:
+    """Text in one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def loser(who: str) -> str:
     """Who lost words, in the attribution's legend."""
     return "read" if who == "read" else f"lost by the {who}"
@@ -75,6 +89,7 @@ def environment() -> jinja2.Environment:
     )  # fmt: skip
     made.filters.update(
         spaced=spaced, label=label, number=number, signed=signed, percent=percent, loser=loser,
+        failed=failed,
         thousands="{:,}".format, plain="{:g}".format, short="{:.3g}".format,
     )  # fmt: skip
     return made

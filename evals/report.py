@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import textwrap
@@ -14,10 +15,24 @@ from PIL import Image, ImageDraw
 
 from blueprint.typeset import PLAIN_FONT, load_font
 from evals.charts import axis_of, curves, scale, stacked, swatch, track
-from evals.gallery import GalleryRow, ShownRow, chosen, shown
-from evals.rendering import CEILING, environment, hue, label, number, ordered, signed, spaced
+from evals.gallery import GalleryRow, PictureFiles, ShownRow, chosen, shown
+from evals.rendering import (
+    CEILING,
+    NO_FLOORS,
+    environment,
+    failed,
+    hue,
+    label,
+    number,
+    ordered,
+    printable,
+    signed,
+    spaced,
+)
 from evals.results import Results, to_json
 from evals.scoring import Score
+from evals.sums import FILE as SUMS
+from evals.sums import CaseSums, to_jsonl
 
 _LINE_PX, _GAP_PX = 15, 4
 _CURVES = {  # what a stage's curve is the curve of
@@ -61,7 +76,7 @@ def _beside(results: Results) -> list[tuple[str, Score]]:
 def _room(results: Results) -> tuple[tuple[str, Score], tuple[str, Score]] | None:
     """The best floor and the ceiling, by name, if there are both."""
     beside = [pair for pair in _beside(results) if math.isfinite(pair[1].value)]
-    floors = [pair for pair in beside if pair[0] != CEILING]
+    floors = [pair for pair in beside if pair[0] not in NO_FLOORS]
     ceilings = [pair for pair in beside if pair[0] == CEILING]
     return (floors[0], ceilings[0]) if floors and ceilings else None
 
@@ -94,8 +109,8 @@ def verdict(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """The headline beside its controls, the metrics, the stages and who lost the words, as lines of
-    text."""
+    """The headline beside its controls, the metrics, the stages, who lost the words and what the
+    controls are, as lines of text."""
     name, score = results.headline, results.metrics[results.headline]
     lines = [
         f"{results.run} on {results.benchmark}: {results.num_cases:,} prompts, "
@@ -126,7 +141,20 @@ def table(results: Results) -> str:
             "",
             f"of {num_words:,} words {counts.get('read', 0):,} were read; lost by: {lost}",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_noted(results)])
+
+
+def _noted(results: Results) -> list[str]:
+    """What the controls are and the first of what failed, in lines of 100 columns."""
+    lines = ["", "controls"] if results.control_notes else []
+    fill = functools.partial(textwrap.wrap, width=100, break_on_hyphens=False)
+    for name, note in results.control_notes.items():
+        said = f"{label(name)}: {printable(note.said)}"
+        lines += fill(said, initial_indent="  ", subsequent_indent="    ")
+        if note.problems:
+            first = f"{failed(note)}, first of all: {printable(note.problems[0])}"
+            lines += fill(first, initial_indent="    ", subsequent_indent="      ")
+    return lines
 
 
 def _line(name: str, score: Score) -> str:
@@ -135,21 +163,32 @@ def _line(name: str, score: Score) -> str:
     return f"{name:<34}{number(score.value):>9}{interval}"
 
 
-def write(folder: Path, results: Results, gallery: Sequence[GalleryRow]) -> Path:
+def write(
+    folder: Path,
+    results: Results,
+    gallery: Sequence[GalleryRow],
+    sums: CaseSums | None = None,
+) -> Path:
     """Write `scores.json`, the page and its pictures into `folder`; the page's path.
 
-    `gallery` has a row for every scored picture, from which `gallery.chosen` takes some. The same
-    folder can be written to again.
+    With the `sums` of its cases the run can be compared with others prompt by prompt. `gallery` has
+    a row for every scored picture, from which `gallery.chosen` takes some. The same folder can be
+    written to again: pictures that this page does not show and an earlier one did are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(to_json(results), encoding="utf-8")
-    rows = shown(folder, chosen(gallery)) if gallery else {}
+    if sums:
+        (folder / SUMS).write_text(to_jsonl(sums), encoding="utf-8")
+    pictures = PictureFiles(folder)
+    rows = shown(pictures, chosen(gallery))
     page = environment().get_template("report.html").render(
         results=results, gallery=rows, num_rows=len(gallery), facets=_facets(rows),
         has_plans=any(item.plan_link for several in rows.values() for item in several),
-        verdict=verdict(results), **_headline_plots(results), **_breakdowns(results),
+        sums_file=SUMS if sums else "", verdict=verdict(results),
+        **_headline_plots(results), **_breakdowns(results),
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
+    pictures.clear()
     return folder / "index.html"
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from evals.scoring import Score
 
 SCHEMA = 1  # of scores.json; another is refused
+_LATER = {"later": True}  # marks a field that the first files of the schema lack
 _PACKAGES = ("jax", "flax", "numpy", "pillow", "rapidfuzz", "rapidocr", "onnxruntime")
 
 
@@ -43,6 +44,16 @@ class Group:
 
     num_cases: int
     metrics: Mapping[str, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlNote:
+    """What a control is and over how many cases; `problems` say what of it could not be set or
+    read."""
+
+    said: str
+    num_cases: int
+    problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +101,8 @@ class Results:
     `run` says whose pictures they are, `command` makes the evaluation again, `reader` is the OCR
     engine's identity. `headline` names one of `metrics`, `missing` the pictures that were not there
     or could not be opened and were scored as empty. Metrics of `controls` (blank, constant_100,
-    constant_500, typeset, shuffled), `groups` and `stages` are those of `metrics`, or some of them.
+    constant_500, typeset, shuffled), `groups` and `stages` are those of `metrics`, or some of them;
+    `control_notes` say what the controls are, but for files of before there were any.
     What only a bundle of ours has is empty for pictures of other systems: `stages`, `attribution`,
     `legibility` by stage, `floors_px` (pixels a character under which a stage's words are not
     legible), `type_floors_px` (the same in pixels of type, as `blueprint.check.findings` takes it),
@@ -117,11 +129,19 @@ class Results:
     floors_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
     type_floors_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
     plans: Mapping[str, MetricScore] = dataclasses.field(default_factory=dict)
+    control_notes: Mapping[str, ControlNote] = dataclasses.field(
+        default_factory=dict, metadata=_LATER
+    )
 
     def __post_init__(self) -> None:
         if self.headline not in self.metrics:
             raise ResultsError(
                 f"the headline {self.headline!r} is none of the metrics {', '.join(self.metrics)}"
+            )
+        if unknown := set(self.control_notes) - set(self.controls):
+            raise ResultsError(
+                f"there are notes of {', '.join(sorted(unknown))}, which is none of the controls "
+                f"{', '.join(self.controls)}"
             )
         rows = [*self.controls.values(), *self.stages.values()]
         rows += [group.metrics for values in self.groups.values() for group in values.values()]
@@ -213,10 +233,15 @@ def _dataclass(value: dict[str, Any], cls: Any, path: str) -> Any:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=2, cutoff=0.5) or list(hints)
             raise ResultsError(f"{prefix}{key} is no field; did you mean {', '.join(near)}?")
-    if absent := [name for name in hints if name not in value]:
+    later = {field.name for field in dataclasses.fields(cls) if "later" in field.metadata}
+    if absent := [name for name in hints if name not in value and name not in later]:
         raise ResultsError(f"{prefix}{absent[0]} is missing")
     return cls(
-        **{name: _parsed(value[name], hint, f"{prefix}{name}") for name, hint in hints.items()}
+        **{
+            name: _parsed(value[name], hint, f"{prefix}{name}")
+            for name, hint in hints.items()
+            if name in value
+        }
     )
 
 

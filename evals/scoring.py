@@ -14,6 +14,7 @@ from blueprint.schema import Blueprint
 from evals.readers import Quad, ReadLine
 
 Statistics = Float[np.ndarray, "... S"]
+Sums = Mapping[str, Float[np.ndarray, "P S"]]  # statistics of each prompt, by metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,22 @@ def interval(
 ) -> Score:
     """A metric's score of prompts, with its interval."""
     value = float(metric.value(rows.sum(axis=0)))
-    spread = metric.value(draws @ rows)
+    return _with_doubt(value, metric.value(draws @ rows))
+
+
+def paired(
+    metric: Metric,
+    first: Float[np.ndarray, "P S"],
+    other: Float[np.ndarray, "P S"],
+    draws: Int[np.ndarray, "R P"],
+) -> Score:
+    """How much another system's score of the same prompts is above the first's, with its interval:
+    both are of the same prompts in each resample."""
+    change = metric.value(other.sum(axis=0)) - metric.value(first.sum(axis=0))
+    return _with_doubt(float(change), metric.value(draws @ other) - metric.value(draws @ first))
+
+
+def _with_doubt(value: float, spread: Float[np.ndarray, " R"]) -> Score:
     spread = spread[np.isfinite(spread)]
     if not spread.size:
         return Score(value, float("nan"), float("nan"))
@@ -141,15 +157,10 @@ def interval(
     return Score(value, float(low), float(high))
 
 
-def score(
-    metrics: Sequence[Metric],
-    cases: Sequence[Case],
-    readings: Sequence[Sequence[Reading]],
-    *,
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Score]:
-    """Every metric over all prompts; `readings` has those of each case's pictures.
+def sums_of(
+    metrics: Sequence[Metric], cases: Sequence[Case], readings: Sequence[Sequence[Reading]]
+) -> dict[str, Float[np.ndarray, "P S"]]:
+    """Every metric's statistics of each prompt; `readings` has those of each case's pictures.
 
     Raises `ValueError` when there are no cases or a case has no reading at all: a picture that is
     missing is to be handed in as one on which nothing was read.
@@ -161,8 +172,33 @@ def score(
             f"{len(empty)} of {len(cases)} cases have no picture ({', '.join(empty[:5])}): they "
             "may not leave the denominator, so hand in an empty reading for each"
         )
-    draws = resamples(len(cases), num_resamples=num_resamples, seed=seed)
-    return {m.name: interval(m, statistics(m, cases, readings), draws) for m in metrics}
+    return {metric.name: statistics(metric, cases, readings) for metric in metrics}
+
+
+def scores_of(
+    metrics: Sequence[Metric],
+    sums: Sums,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Every metric over the prompts of `sums_of`, or over some of their rows."""
+    num_prompts = len(next(iter(sums.values())))
+    draws = resamples(num_prompts, num_resamples=num_resamples, seed=seed)
+    return {metric.name: interval(metric, sums[metric.name], draws) for metric in metrics}
+
+
+def score(
+    metrics: Sequence[Metric],
+    cases: Sequence[Case],
+    readings: Sequence[Sequence[Reading]],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Every metric over all prompts; raises `ValueError` where `sums_of` does."""
+    sums = sums_of(metrics, cases, readings)
+    return scores_of(metrics, sums, num_resamples=num_resamples, seed=seed)
 
 
 def by_group(cases: Sequence[Case]) -> dict[str, dict[str, list[int]]]:

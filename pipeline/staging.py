@@ -14,7 +14,8 @@ from evals.scoring import Case
 from pipeline.bundle import Bundle
 
 CHUNK = 32  # pages planned and printed at once
-COPIED = "copied"  # the canonical page through the tokenizer alone: a control without a decoder
+COPIED = "copied"  # a control without a decoder
+SAID = {COPIED: "the canonical page of each true blueprint, through the tokenizer alone"}
 
 
 @dataclasses.dataclass(frozen=True)

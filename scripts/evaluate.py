@@ -40,8 +40,8 @@ from evals.pictures import as_reading, gather, read_pictures, write_prompts
 from evals.readers import Reader, load, open_reader, read_all
 from evals.results import Results, flat
 from evals.scoring import Benchmark, Case, Reading
+from evals.sums import CaseSums, case_sums
 
-PAGES = {"pages": "core", "pages-dense": "dense", "pages-sizes": "sizes"}
 SHEET_PAGES = 12
 WATCH_S = 30.0
 
@@ -51,6 +51,7 @@ class Scored:
     """What was scored, and the pictures to show of it."""
 
     results: Results
+    sums: CaseSums
     gallery: list[GalleryRow]
     sheet: np.ndarray | None = None
 
@@ -77,13 +78,10 @@ class Proofreader:
         self,
         benchmark: Benchmark,
         cases: Sequence[Case],
-        readings: Readings | None = None,
+        readings: Readings,
     ) -> dict[str, Control]:
-        """All controls; what they are is said on the terminal."""
-        found = controls(benchmark, cases, self.read, self.settings, readings=readings)
-        for name, control in found.items():
-            print(f"control {name}: {control.said}", *control.problems[:3], sep="\n  ")
-        return found
+        """All controls beside what was read on a system's pictures."""
+        return controls(benchmark, cases, self.read, self.settings, readings=readings)
 
     def pictures(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The scores of a folder's pictures."""
@@ -96,24 +94,27 @@ class Proofreader:
             print(note)
         told = self.told(args.images.name, (*found.missing, *problems))
         beside = self.controls(benchmark, cases, readings)
-        results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
-        return Scored(results, _gallery(cases, {"picture": readings}))
+        sums = case_sums(benchmark, cases, readings)
+        results = evaluated(benchmark, cases, sums, beside, self.reader, told=told)
+        return Scored(results, sums, _gallery(cases, {"picture": readings}))
 
     def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
         """The typeset pages scored as if a system had made them."""
-        readings, problems = typeset_readings(benchmark, cases, self.read, self.settings)
-        beside = self.controls(benchmark, cases)
+        found = typeset_readings(benchmark, cases, self.read, self.settings)
+        beside = controls(benchmark, cases, self.read, self.settings, typeset=found)
+        readings, problems = found
         told = self.told("typeset by us", problems)
-        results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
-        return Scored(results, _gallery(cases, {"typeset": readings}))
+        sums = case_sums(benchmark, cases, readings)
+        results = evaluated(benchmark, cases, sums, beside, self.reader, told=told)
+        return Scored(results, sums, _gallery(cases, {"typeset": readings}))
 
     def bundle(self, folder: Path, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
         from pipeline import Bundle
-        from pipeline.staging import printed, staged
+        from pipeline.staging import SAID, printed, staged
 
         args, bundle = self.args, Bundle(folder)
-        own = name in PAGES
+        own = name in pages.NAMES
         benchmark, cases = _chosen(args, page_px=bundle.page_px)
         if own:
             made = staged(bundle, cases, [case.pixels for case in cases], seed=args.seed)  # type: ignore[attr-defined]  # PageCases
@@ -124,14 +125,15 @@ class Proofreader:
         }
         beside = self.controls(benchmark, cases, stages["end_to_end"])
         told = self.told(folder.name)
-        results = evaluated(benchmark, cases, stages["end_to_end"], beside, self.reader, told=told)
+        sums = case_sums(benchmark, cases, stages["end_to_end"])
+        results = evaluated(benchmark, cases, sums, beside, self.reader, told=told)
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
         if not own:
-            return Scored(results, _gallery(cases, stages, svgs))
-        results = with_stages(results, benchmark, cases, stages, made.plans)
+            return Scored(results, sums, _gallery(cases, stages, svgs))
+        results = with_stages(results, benchmark, cases, stages, made.plans, said=SAID)
         shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
-        return Scored(results, _gallery(cases, shown, svgs), sheet)
+        return Scored(results, sums, _gallery(cases, shown, svgs), sheet)
 
     def _readings(
         self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
@@ -190,8 +192,8 @@ def _chosen(
     args: argparse.Namespace, *, page_px: tuple[int, int] | None = None
 ) -> tuple[Benchmark, list[Case]]:
     """The benchmark of the flags and its first cases."""
-    if args.benchmark in PAGES:
-        split = PAGES[args.benchmark]
+    if args.benchmark in pages.NAMES:
+        split = pages.NAMES[args.benchmark]
         size = page_px or args.page_px
         benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=size)
         return benchmark, benchmark.cases(args.data)
@@ -210,7 +212,7 @@ def _flags() -> argparse.Namespace:
     whose.add_argument("--watch", type=Path, help="a run folder to follow")
     whose.add_argument("--images", type=Path, help="a folder of pictures, or `controls`")
     whose.add_argument("--prompts", type=Path, help="write the prompts there and stop")
-    names = (*PAGES, *BENCHMARKS)
+    names = (*pages.NAMES, *BENCHMARKS)
     flags.add_argument("--benchmark", choices=names, default="pages", metavar="NAME")
     flags.add_argument("--data", type=Path, help="where the benchmark's own files are")
     flags.add_argument("--n", type=int, help="its first cases only")
@@ -232,7 +234,7 @@ def _flags() -> argparse.Namespace:
 
 
 def _write(folder: Path, scored: Scored, copy: Path | None) -> None:
-    page, said = report.write(folder, scored.results, scored.gallery), ""
+    page, said = report.write(folder, scored.results, scored.gallery, scored.sums), ""
     if scored.sheet is not None:
         Image.fromarray(scored.sheet).save(folder / "sheet.png")
         said = f" (a sheet of prompts, plans and prints: {folder / 'sheet.png'})"

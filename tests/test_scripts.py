@@ -12,6 +12,7 @@ from blueprint.formats import from_json
 from blueprint.schema import Box
 from evals.evaluation import LEGIBLE_STAGES
 from evals.results import load, to_json
+from evals.sums import load as load_sums
 from pipeline import Bundle
 from tests.bundles import ROOT, finish, start, tiny_bundle, training
 from tests.evals.samples import made
@@ -79,7 +80,9 @@ def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     assert results.stages["typeset"]["exact_word_accuracy"].value > 0.8
     assert results.plans["copy_fidelity"].value == results.plans["valid"].value == 1.0
     assert results.controls["blank"]["exact_word_accuracy"].value == 0.0
-    assert str(out / "index.html") in said
+    assert str(out / "index.html") in said and len(load_sums(out / "cases.jsonl").names) == 3
+    assert results.headline == "word_f1" and list(results.control_notes) == list(results.controls)
+    assert "tokenizer alone" in results.control_notes["copied"].said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
 
 

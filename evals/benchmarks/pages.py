@@ -79,6 +79,7 @@ SPLITS: Mapping[str, Split] = {
                for px in BODIES_PX]), 192, (128, 128),
     ),
 }  # fmt: skip
+NAMES = {"pages" if split == "core" else f"pages-{split}": split for split in SPLITS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,5 +202,6 @@ def benchmark(
         width_px, height_px = page_px or SPLITS[split].page_px
         return list(cases(num_pages, split=split, width_px=width_px, height_px=height_px))
 
-    name = "pages" if split == "core" else f"pages-{split}"
-    return Benchmark(name, made, (*STRICT, *LAYOUT), "exact_word_accuracy", "")
+    (name,) = (name for name, own in NAMES.items() if own == split)
+    # Not exact_word_accuracy: one page that carries every word would score 1 on that.
+    return Benchmark(name, made, (*STRICT, *LAYOUT), "word_f1", "")

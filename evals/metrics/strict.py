@@ -139,6 +139,24 @@ def _metric(
 
 STRICT: tuple[Metric, ...] = (
     _metric(
+        "word_f1",
+        word_counts,
+        "harmonic mean of exact_word_accuracy and word_precision over all words",
+        value=_f1,
+    ),
+    _metric(
+        "exact_word_accuracy",
+        word_counts,
+        "words both asked for and read over words asked for, as multisets, case kept; forgives "
+        "what nobody asked for, so that a page of all words scores 1",
+    ),
+    _metric(
+        "word_precision",
+        word_counts,
+        "words both asked for and read over words read; 0 where nothing was read",
+        value=_of(0, 2),
+    ),
+    _metric(
         "exact_element_accuracy",
         functools.partial(exact_elements, folded=False),
         "elements (one target each) that a run of read words says exactly, over elements",
@@ -148,18 +166,6 @@ STRICT: tuple[Metric, ...] = (
         functools.partial(exact_elements, folded=True),
         "the same without the stops that end an element",
     ),
-    _metric(
-        "exact_word_accuracy",
-        word_counts,
-        "words both asked for and read over words asked for, as multisets, case kept",
-    ),
-    _metric(
-        "word_precision",
-        word_counts,
-        "words both asked for and read over words read; 0 where nothing was read",
-        value=_of(0, 2),
-    ),
-    _metric("word_f1", word_counts, "harmonic mean of the two over all words", value=_f1),
     _metric(
         "extra_text_rate",
         extra_text,

@@ -8,10 +8,14 @@ import re
 
 import numpy as np
 
+from evals.benchmarks import pages
+from evals.evaluation import described
 from evals.gallery import GalleryRow
 from evals.rendering import number
-from evals.results import Attribution, Group, LegibilityBin, MetricScore, Results
-from evals.scoring import Score
+from evals.results import Attribution, ControlNote, Group, LegibilityBin, MetricScore, Results
+from evals.scoring import Case, Score, scores_of
+from evals.sums import case_sums
+from evals.wordpage import perfect
 
 NAN = math.nan
 EVIL = '<script>alert("x")</script> & \'"<img src=x onerror=alert(1)>'
@@ -48,6 +52,10 @@ def made(run="demo", benchmark="pages", first=1):
         attribution=Attribution(lost, {"domain": {"poster": parts[0], "shop": parts[1]}}),
         legibility={stage: bins() for stage in STAGES[:3]},
         floors_px={"typeset": 4.44, "reconstructed": 5.55},
+        control_notes={
+            name: ControlNote(f"a page of {name}", 1234, ("a_0: choked",) * (name == "typeset"))
+            for name in CONTROLS
+        },
         plans={"max_iou": metric("Kikuchi 2021."), "overlap": metric("", lower_is_better=True)},
     )  # fmt: skip
 
@@ -55,7 +63,26 @@ def made(run="demo", benchmark="pages", first=1):
 def foreign(**changes):
     """Results of pictures that another system made."""
     bare = {"stages": {}, "attribution": None, "legibility": {}, "floors_px": {}, "plans": {}}
+    if "controls" in changes:
+        bare["control_notes"] = {}
     return dataclasses.replace(made(), **bare, **changes)
+
+
+WORDS = [f"w{k}" for k in range(10)]
+
+
+def measured(run, hits, **changes):
+    """Results, and sums of cases, of one page of ten words for each of `hits`: ten words are read
+    of it, so many of them right."""
+    benchmark = pages.benchmark()
+    benchmark = dataclasses.replace(benchmark, metrics=benchmark.metrics[:2])
+    cases = [Case(f"page_{i}", f"a page {i}", (" ".join(WORDS),)) for i in range(len(hits))]
+    readings = [[perfect([*WORDS[:n], *["?"] * (10 - n)])] for n in hits]
+    sums = case_sums(benchmark, cases, readings)
+    scores = described(benchmark, scores_of(benchmark.metrics, sums.rows))
+    bare = {"metrics": scores, "headline": "word_f1", "controls": {}, "groups": {}}
+    few = {"num_cases": len(hits), "num_pictures": len(hits), "images_per_prompt": 1, "seed": 0}
+    return foreign(run=run, missing=(), **{**bare, **few, **changes}), sums
 
 
 def row(i=0, read=("Big Dav", "noise"), **changes):

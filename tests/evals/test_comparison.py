@@ -5,12 +5,14 @@ import re
 
 import pytest
 
+from evals import report
 from evals.comparison import ComparisonError, caveats, compare, delta, named
 from evals.rendering import number
-from evals.results import to_json
 from evals.scoring import Score
 from tests.bundles import finish, start
-from tests.evals.samples import NAN, Page, foreign, made, numbers_of, words_of
+from tests.evals.samples import NAN, Page, foreign, made, measured, numbers_of, words_of
+
+HITS = [1, 3, 5, 7, 9, 5]  # of the ten words of each page
 
 
 def test_runs_stand_side_by_side_with_their_differences():
@@ -34,12 +36,46 @@ def test_runs_stand_side_by_side_with_their_differences():
 
 def test_a_difference_says_which_is_better_and_whether_it_is_one():
     one, other = Score(0.5, 0.4, 0.6), Score(0.55, 0.45, 0.65)
-    assert delta(one, other, lower_is_better=False) == "+0.050 better, intervals overlap"
-    assert delta(other, one, lower_is_better=True) == "−0.050 better, intervals overlap"
-    assert delta(one, Score(0.3, 0.2, 0.39), lower_is_better=False).endswith("intervals apart")
-    assert delta(one, Score(0.3, NAN, NAN), lower_is_better=False) == "−0.200 worse"
-    assert delta(one, one, lower_is_better=False) == "equal"
-    assert delta(one, Score(NAN, NAN, NAN), lower_is_better=False) == ""
+    known = [
+        (one, other, False, None, "+0.050 better, intervals overlap", False),
+        (other, one, True, None, "−0.050 better, intervals overlap", False),
+        (one, Score(0.3, 0.2, 0.39), False, None, "−0.200 worse, intervals apart", True),
+        (one, Score(0.3, NAN, NAN), False, None, "−0.200 worse", False),
+        (one, one, False, None, "equal", False),
+        (one, Score(NAN, NAN, NAN), False, None, "", False),
+        (one, other, True, (0.01, 0.09), "+0.050 worse, paired +0.010 to +0.090: differs", True),
+        (other, one, False, (-0.09, -0.01), "−0.050 worse, paired −0.090 to −0.010: differs", True),
+        (
+            one,
+            other,
+            False,
+            (-0.01, 0.1),
+            "+0.050 better, paired −0.010 to +0.100: may be ch",
+            False,
+        ),
+        (one, other, False, (NAN, NAN), "+0.050 better, intervals overlap", False),
+    ]
+    for first, second, lower, ends, said, clear in known:
+        change = second.value - first.value
+        pair = Score(change, *ends) if ends else None
+        found = delta(first, second, lower_is_better=lower, paired=pair)
+        assert found.said.startswith(said) and found.clear is clear
+        assert bool(found.said) == bool(said)
+
+
+def test_prompts_are_paired_and_runs_that_cannot_be_are_named():
+    (first, a), (better, b) = measured("first", HITS), measured("better", [n + 1 for n in HITS])
+    (fewer, c), bare = measured("fewer", HITS[1:]), dataclasses.replace(first, run="bare")
+    sums = {"first": a, "better": b, "fewer": c, "bare": None}
+    page = Page(compare([first, better, fewer, bare], sums))
+    assert page.text.count("+0.100 better, paired +0.100 to +0.100: differs") == 3  # plot, table x2
+    assert "fewer is not compared prompt by prompt: it was scored on other cases." in page.text
+    assert "bare is not compared prompt by prompt: bare has no cases.jsonl" in page.text
+    assert "better is not compared" not in page.text
+    assert "intervals overlap" in page.text and "drawn again for both runs" in page.text
+    alone = Page(compare([first, better]))
+    assert "+0.100 better, intervals overlap" in alone.text and "paired +" not in alone.text
+    assert "better is not compared prompt by prompt: first has no cases.jsonl" in alone.text
 
 
 def test_runs_that_do_not_compare_are_refused_or_marked():
@@ -69,14 +105,15 @@ def test_runs_that_do_not_compare_are_refused_or_marked():
 
 def test_a_person_makes_the_page_from_files(tmp_path):
     paths = [tmp_path / name / "scores.json" for name in "ab"]
-    for path in paths:
-        path.parent.mkdir()
-        path.write_text(to_json(made()))
+    for path, hits in zip(paths, (HITS, [n + 1 for n in HITS]), strict=True):
+        results, sums = measured("run", hits)
+        report.write(path.parent, results, [], sums)
     assert [run.run for run in named(paths)] == [str(path.parent) for path in paths]
     out = tmp_path / "pages" / "both.html"
     wrong = start("side_by_side", *paths)
     missing = start("side_by_side", paths[0], tmp_path / "c.json", out)
     assert str(out) in finish(start("side_by_side", *paths, out))
-    assert "2 runs side by side" in Page(out.read_text()).text
+    text = Page(out.read_text()).text
+    assert "2 runs side by side" in text and "paired +0.100 to +0.100: differs" in text
     assert "the page to write, which ends in .html" in finish(wrong, code=1)
     assert "there is no" in finish(missing, code=1)

@@ -9,7 +9,13 @@ import pytest
 
 from evals import typesetting
 from evals.benchmarks import BENCHMARKS
-from evals.controls import ControlSettings, controls, derangement, shuffled
+from evals.controls import (
+    ControlSettings,
+    controls,
+    derangement,
+    shuffled,
+    typeset_readings,
+)
 from evals.metrics.published import (
     ANYTEXT_SENTENCE_ACCURACY,
     CVTG_WORD_ACCURACY,
@@ -24,7 +30,7 @@ from evals.wordpage import best_words, perfect, words_page
 from tests.evals.tiny_benchmarks import make
 
 SIZE_PX = (320, 320)
-EXACT_WORDS = next(metric for metric in STRICT if metric.name == "exact_word_accuracy")
+WORD_F1, EXACT_WORDS = STRICT[:2]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,7 @@ PETS = [
         (LONGTEXT_RECALL, "dog", (3 + 2 + 2 + 1) / 12),
         (CVTG_WORD_ACCURACY, "the", (4 + 3 + 1 + 1) / 12),
         (EXACT_WORDS, "the", (2 + 2 + 1 + 1) / 12),
+        (WORD_F1, "the", 2 * (2 + 2 + 1 + 1) / (12 + 4 * 4)),
     ],
 )
 def test_best_words_are_counted_as_the_headline_counts_them(metric, first, worth):
@@ -259,6 +266,27 @@ def test_controls_have_all_metrics_of_the_benchmark():
     other = controls(benchmark, cases, read, settings, readings=own)["shuffled"]
     assert other.num_cases == 6 and "pictures against" in other.said
     assert other.scores["longtext_recall"].value == pytest.approx(7 / 12)
+
+
+def test_pages_that_are_typeset_already_are_not_typeset_again():
+    cases = [case(str(i), f"word{i}", "same") for i in range(6)]
+    page, read = numbered(cases)
+    asked = []
+    settings = ControlSettings(
+        num_words=(), num_typeset=4, page=lambda c: asked.append(c.name) or page(c), num_resamples=9
+    )
+    readings, problems = typeset_readings(bench(EXACT_WORDS), cases, read, settings)
+    assert problems == () and set(asked) == {c.name for c in cases}
+    readings[2] = [perfect(["same"])]
+    asked.clear()
+    given = readings, ("2: a word fell off",)
+    found = controls(bench(EXACT_WORDS), cases, read, settings, typeset=given)
+    assert asked == []
+    assert found["typeset"].num_cases == found["shuffled"].num_cases == 6
+    assert found["typeset"].scores["exact_word_accuracy"].value == pytest.approx(11 / 12)
+    assert found["typeset"].problems == given[1]
+    assert found["typeset"].said == "the targets as we set them"
+    assert found["shuffled"].scores["exact_word_accuracy"].value == 0.5
 
 
 def test_a_few_characters_without_a_glyph_are_left_out_and_named():

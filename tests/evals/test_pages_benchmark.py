@@ -12,6 +12,7 @@ from evals.attribution import attribution
 from evals.benchmarks import pages
 from evals.readers import RapidReader
 from evals.scoring import Reading, by_group, score
+from evals.wordpage import perfect
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import page
 
@@ -113,12 +114,27 @@ def test_typeset_ranks_far_above_blank_and_shuffled():
     typeset = [[Reading(tuple(reader.read(case.pixels)), (256, 256))] for case in cases]
     shuffled = [*typeset[1:], typeset[0]]
     blank = [[dataclasses.replace(typeset[0][0], lines=())]] * len(cases)
-    metrics = [m for m in made.metrics if m.name == made.headline]
     scores = {
-        name: score(metrics, cases, readings)[made.headline].value
+        name: score(made.metrics[:2], cases, readings)
         for name, readings in (("typeset", typeset), ("shuffled", shuffled), ("blank", blank))
     }
-    assert scores["typeset"] > 0.85 and scores["shuffled"] < 0.15 and scores["blank"] == 0
+    worth = {name: row[made.headline].value for name, row in scores.items()}
+    assert worth["typeset"] > 0.85 and worth["shuffled"] < 0.15 and worth["blank"] == 0
     reads = {"typeset": [[*several[0].strings] for several in typeset]}
     total = attribution([case.words for case in cases], reads)["total"]
-    assert total["read"] / sum(total.values()) == pytest.approx(scores["typeset"])
+    assert total["read"] / sum(total.values()) == pytest.approx(
+        scores["typeset"]["exact_word_accuracy"].value
+    )
+
+
+@pytest.mark.parametrize("split", pages.SPLITS)
+def test_a_page_of_all_words_is_worth_little_though_it_says_each_one(split):
+    made = pages.benchmark(split, page_px=(128, 128))
+    cases = made.cases(None)
+    words = sorted({word.string for case in cases for word in case.words})
+    assert len(words) > 300
+    found = score(made.metrics[:3], cases, [[perfect(words)]] * len(cases), num_resamples=1)
+    assert list(found)[:2] == [made.headline, "exact_word_accuracy"]
+    assert found["exact_word_accuracy"].value > 0.95 and found[made.headline].value < 0.05
+    right = score(made.metrics[:1], cases, [[perfect(c.targets)] for c in cases], num_resamples=1)
+    assert right[made.headline].value == 1

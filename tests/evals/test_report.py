@@ -15,7 +15,7 @@ from evals.charts import Axis, axis_of, curves, stacked, track
 from evals.comparison import compare
 from evals.gallery import NUM_RANDOM, NUM_WORST, chosen
 from evals.rendering import label, number, ordered, percent, spaced
-from evals.results import Attribution, Group, LegibilityBin, MetricScore, from_json
+from evals.results import Attribution, ControlNote, Group, LegibilityBin, MetricScore, from_json
 from evals.scoring import Score
 from tests.evals.samples import (
     CONTROLS,
@@ -63,6 +63,7 @@ def test_whatever_a_prompt_says_is_shown_and_not_run(tmp_path):
         made(), run=EVIL, benchmark=EVIL, command=EVIL, missing=(EVIL,), reader={EVIL: EVIL},
         versions={EVIL: EVIL}, groups={EVIL: {EVIL: Group(1, {})}},
         attribution=Attribution({"read": 2, EVIL: 1}, {EVIL: {EVIL: {EVIL: 1}}}),
+        controls={EVIL: {}}, control_notes={EVIL: ControlNote(EVIL, 1, (EVIL, EVIL))},
     )  # fmt: skip
     rows = [
         row(0, (EVIL,), name=EVIL, prompt=EVIL, targets=(EVIL, "x"), groups={EVIL: EVIL}),
@@ -112,6 +113,43 @@ def test_foreign_pictures_need_neither_stages_nor_plans(tmp_path):
         row(reads={})
 
 
+def test_a_smaller_gallery_leaves_nothing_of_a_larger_one_and_everything_else(tmp_path):
+    pictures, mine = tmp_path / "pictures", ("holiday.jpg", "worst_01_0_typeset.png.txt", "all.png")
+    pictures.mkdir()
+    for name in mine:
+        (pictures / name).write_text("mine")
+    outside = tmp_path / "outside.png"
+    outside.write_text("mine")
+
+    def linked(rows):
+        page = Page(report.write(tmp_path, made(), rows).read_text())
+        files = {path.name for path in pictures.iterdir()} - set(mine)
+        assert files == {link.split("/")[1] for link in page.links if "pictures/" in link}
+        assert all((pictures / name).read_text() == "mine" for name in mine)
+        return len(files)
+
+    assert linked([row(i) for i in range(4)]) == 4 * 5  # pictures and plan
+    with (tmp_path / "pictures.txt").open("a") as file:
+        file.write("../outside.png\n..\n")  # a list that somebody meddled with
+    assert linked([row(0, plan=None), row(1)]) == 2 * 5 - 1
+    large = np.zeros((8, 600, 3), np.uint8)
+    assert linked([row(0, pictures={"picture": large}, reads={"picture": ()})]) == 2  # now a jpg
+    assert linked([]) == 0 and outside.read_text() == "mine"
+    assert (tmp_path / "pictures.txt").read_text() == ""
+
+
+def test_what_a_broken_off_report_wrote_is_known_to_the_next(tmp_path):
+    def torn():
+        raise KeyboardInterrupt
+
+    rows = [row(0), row(1, ("Big Day Here",), pictures={"a": torn}, reads={"a": ("Big Day Here",)})]
+    with pytest.raises(KeyboardInterrupt):
+        report.write(tmp_path, made(), rows)
+    assert any((tmp_path / "pictures").iterdir())
+    report.write(tmp_path, made(), [])
+    assert not any((tmp_path / "pictures").iterdir())
+
+
 def test_a_page_of_thousands_shows_some(tmp_path):
     rows = [row(i, ("Big Day Here",) if i % 3 else ("Big",)) for i in range(400)]
     found = chosen(rows)
@@ -145,6 +183,19 @@ def test_a_headline_is_told_by_its_controls():
     assert report.verdict(foreign(controls={})) == ""
 
 
+def test_a_copied_page_is_no_floor(tmp_path):
+    worth = {"blank": 0.0, "copied": 0.95, "typeset": 0.9}
+    controls = {name: {"exact_words": Score(value, NAN, NAN)} for name, value in worth.items()}
+    score = MetricScore(0.45, 0.4, 0.5)
+    results = foreign(metrics={"exact_words": score}, controls=controls, groups={})
+    assert report.verdict(results).startswith("That is 50 % of the way from its best floor, 0.000")
+    twin = dataclasses.replace(results, run="twin")
+    shaded = '<rect x="0.00%" width="90.00%" y="0" height="24" class="room"'
+    pages = report.write(tmp_path, results, []).read_text(), compare([results, twin])
+    assert all(shaded in page for page in pages)
+    assert label("copied") in pages[0] and "copied" not in Page(pages[0]).text
+
+
 def test_the_table_says_what_a_terminal_needs():
     lines = report.table(made()).splitlines()
     assert lines[0] == "demo on pages: 1,234 prompts, 3,702 pictures, rapidocr 3.10.0"
@@ -157,6 +208,24 @@ def test_the_table_says_what_a_terminal_needs():
     assert "of 5,065 words 1,015 were read; lost by: reader 1,011, tokenizer 1,012" in text
     assert "typeset by us 4.44" in text and max(map(len, lines)) <= 120
     assert "lost by" not in report.table(foreign())
+
+
+def test_controls_say_what_they_are_and_what_failed(tmp_path):
+    notes = {
+        "blank": ControlNote("a white page", 1234),
+        "typeset": ControlNote("the targets " * 12, 96, ("a: no <glyph>\x1b[2J", "b: torn")),
+    }
+    results = dataclasses.replace(made(), control_notes=notes)
+    page = Page(report.write(tmp_path, results, []).read_text())
+    assert "blank page a white page typeset by us the targets" in page.text
+    assert "(scored over 96 of 1,234 prompts)" in page.text and page.text.count("scored over") == 1
+    assert "2 problems in setting or reading it a: no <glyph>\x1b[2J b: torn" in page.text
+    text = report.table(results)
+    assert "  blank page: a white page\n  typeset by us: the targets the" in text
+    assert r"2 problems in setting or reading it, first of all: a: no <glyph>\x1b[2J" in text
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
+    assert from_json((tmp_path / "scores.json").read_text()).control_notes == notes
+    assert "controls" not in report.table(dataclasses.replace(results, control_notes={}))
 
 
 def test_drawings_place_what_they_are_given():

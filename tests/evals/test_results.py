@@ -28,6 +28,9 @@ def test_results_come_back_from_json_exactly():
     back = from_json(text).plans["fit"]
     assert back.value == 0.5 and math.isnan(back.low) and math.isnan(back.high)
     assert to_json(from_json(text)) == text
+    older = json.loads(text)
+    del older["control_notes"]  # the first files of this schema have none
+    assert from_json(json.dumps(older)).control_notes == {}
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,8 @@ def test_results_come_back_from_json_exactly():
         ({"metrics": {"exact_words": {"value": 1}}}, "metrics.exact_words.low is missing"),
         ({"headline": "other"}, "the headline 'other' is none of the metrics exact_words, ex"),
         ({"stages": {"typeset": {"x": {"value": 1, "low": 1, "high": 1}}}}, "x of a control, st"),
+        ({"control_notes": {"x": {"said": "", "num_cases": 1, "problems": []}}}, "notes of x, wh"),
+        ({"control_notes": {"blank": {"said": ""}}}, "control_notes.blank.num_cases is missing"),
         ({"attribution": {"total": {"read": 1}, "by": {"d": {"a": {"read": 2}}}}}, "word twice"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+from evals.metrics.remembering import remember_last
 from evals.metrics.words import words_of
 from evals.readers.lines import ReadLine, same_row
 from evals.scoring import Case, Reading
@@ -117,6 +118,9 @@ class ReadPage:
                     tried.add((len(path), place))
                     paths.append([*path, place])
         return None
+
+
+read_page = remember_last(ReadPage)
 
 
 def found_elements(

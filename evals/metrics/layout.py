@@ -13,10 +13,11 @@ one family (Fredoka One), where always saying sans is right for 54 %. With all n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from skimage.color import deltaE_cie76, deltaE_ciede2000, rgb2lab
 from skimage.filters import threshold_otsu
 
@@ -28,6 +29,7 @@ from evals.metrics.placing import (
     union,
     wanted_elements,
 )
+from evals.metrics.remembering import remember_last
 from evals.readers.lines import ReadLine, Rect
 from evals.scoring import Case, Metric, Reading, share
 
@@ -38,6 +40,7 @@ least 99 % of inks measured so near the blueprint's, and 5 to 8 % of them to som
 different colour. Strokes of about a pixel that were blurred fail: their colour is nowhere."""
 
 
+@remember_last
 def _matches(case: Case, reading: Reading) -> list[tuple[Wanted, list[ReadLine]]]:
     elements = wanted_elements(case, reading)
     matched = matched_lines(elements, reading.lines)
@@ -65,21 +68,33 @@ def line_counts(case: Case, reading: Reading) -> tuple[float, float]:
     return sum(num_rows(lines) == len(text.lines) for text, lines in texts), len(texts)
 
 
-def lab_of(colour: str) -> Float[np.ndarray, 3]:
-    """CIE Lab of `#rgb`."""
-    return rgb2lab(np.array([[[int(digit, 16) / 15 for digit in colour[1:]]]]))[0, 0]
-
-
 def ink_of(pixels: UInt8[np.ndarray, "P 3"]) -> Float[np.ndarray, 3]:
     """The colour of letters in a box of theirs, in CIE Lab.
 
     The ground is the median pixel; Otsu's threshold on the distance from it (CIE76) separates the
     ink, of which the farthest quarter is taken: the rest is the letters' soft edge.
     """
-    lab = rgb2lab(pixels[None])[0]
-    apart = deltaE_cie76(lab, np.median(lab, axis=0))
-    inked = apart > threshold_otsu(apart) if apart.max() > apart.min() else apart >= 0
-    return np.median(lab[inked & (apart >= np.quantile(apart[inked], 0.75))], axis=0)
+    packed = pixels @ np.array([1 << 16, 1 << 8, 1])  # many pixels have few shades
+    _, first, counts = np.unique(packed, return_index=True, return_counts=True)
+    lab = rgb2lab(pixels[None, first])[0]
+    apart = deltaE_cie76(lab, [_quantile(channel, counts, 0.5) for channel in lab.T])
+    inked = apart >= 0
+    if apart.max() > apart.min():
+        heights, edges = np.histogram(apart, bins=256, weights=counts)
+        inked = apart > threshold_otsu(hist=(heights, (edges[:-1] + edges[1:]) / 2))
+    inked &= apart >= _quantile(apart[inked], counts[inked], 0.75)
+    return np.array([_quantile(channel[inked], counts[inked], 0.5) for channel in lab.T])
+
+
+def _quantile(
+    values: Float[np.ndarray, " S"], counts: Int[np.ndarray, " S"], share: float
+) -> np.floating:
+    """numpy's quantile of values that occur so often."""
+    order = np.argsort(values)
+    until = np.cumsum(counts[order])
+    place = share * (until[-1] - 1)
+    low, high = values[order[np.searchsorted(until, [place // 1, np.ceil(place)], side="right")]]
+    return low + (high - low) * (place % 1)
 
 
 def _inside(picture: UInt8[np.ndarray, "Y X 3"], boxes: Sequence[Rect]) -> np.ndarray:
@@ -91,19 +106,35 @@ def _inside(picture: UInt8[np.ndarray, "Y X 3"], boxes: Sequence[Rect]) -> np.nd
     return np.concatenate(parts)
 
 
+@remember_last  # all elements of a picture ask for it
+def _looked(look: Callable[[], np.ndarray]) -> np.ndarray:
+    return look()
+
+
+@functools.lru_cache(maxsize=1 << 14)  # a constant page is every case's
+def _ink(look: Callable[[], np.ndarray], boxes: tuple[Rect, ...]) -> np.ndarray | None:
+    pixels = _inside(_looked(look), boxes)
+    return ink_of(pixels) if len(pixels) else None
+
+
+@functools.lru_cache
+def lab_of(colour: str) -> Float[np.ndarray, 3]:
+    """CIE Lab of `#rgb`."""
+    return rgb2lab(np.array([[[int(digit, 16) / 15 for digit in colour[1:]]]]))[0, 0]
+
+
 def colours(case: Case, reading: Reading) -> tuple[float, float]:
     """(found elements whose ink is the blueprint's by `SAME_COLOUR`, found elements); nothing
     without a blueprint or a picture to look at."""
     texts = [(e.text, lines) for e, lines in _matches(case, reading) if e.text]
     if not texts or reading.look is None:
         return 0.0, 0.0
-    picture = reading.look()
-    same = 0
-    for text, lines in texts:
-        pixels = _inside(picture, [line.box_px for line in lines])
-        if len(pixels):
-            same += deltaE_ciede2000(ink_of(pixels), lab_of(text.colour)) <= SAME_COLOUR
-    return float(same), len(texts)
+    inks = [_ink(reading.look, tuple(line.box_px for line in lines)) for _, lines in texts]
+    same = [
+        ink is not None and deltaE_ciede2000(ink, lab_of(text.colour)) <= SAME_COLOUR
+        for ink, (text, _) in zip(inks, texts, strict=True)
+    ]
+    return float(sum(same)), len(texts)
 
 
 def _metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from rapidfuzz import fuzz
@@ -39,12 +40,17 @@ def wanted_elements(case: Case, reading: Reading) -> list[Wanted]:
     return elements
 
 
+@functools.lru_cache(maxsize=1 << 15)
+def _folded(string: str) -> str:
+    return normalise(string).casefold()
+
+
 def likeness(line: str, element: str) -> float:
     """Percent of characters that agree (rapidfuzz's ratio), of the best part of the element when
-    the line is the shorter; case does not matter."""
-    line, element = normalise(line).casefold(), normalise(element).casefold()
+    the line is the shorter, or 0 under `ALIKE`; case does not matter."""
+    line, element = _folded(line), _folded(element)
     alike = fuzz.partial_ratio if len(line) < len(element) else fuzz.ratio
-    return alike(line, element)
+    return alike(line, element, score_cutoff=ALIKE)
 
 
 def _apart(a: Rect, b: Rect) -> float:
@@ -58,11 +64,11 @@ def matched_lines(elements: Sequence[Wanted], lines: Sequence[ReadLine]) -> list
     `ALIKE`, and of several that it is equally alike to the nearest."""
     matched: list[list[ReadLine]] = [[] for _ in elements]
     for line in lines:
-        ranked = [
-            (likeness(line.string, e.string), -_apart(line.box_px, e.box_px)) for e in elements
-        ]
-        if ranked and max(ranked)[0] >= ALIKE and normalise(line.string):
-            matched[ranked.index(max(ranked))].append(line)
+        alike = [likeness(line.string, element.string) for element in elements]
+        most = max(alike, default=0.0)
+        if most and normalise(line.string):
+            best = [i for i, percent in enumerate(alike) if percent == most]
+            matched[min(best, key=lambda i: _apart(line.box_px, elements[i].box_px))].append(line)
     return matched
 
 

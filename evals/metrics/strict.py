@@ -17,7 +17,7 @@ from jaxtyping import Float
 from rapidfuzz.distance import LCSseq, Levenshtein
 from scipy.optimize import linear_sum_assignment
 
-from evals.metrics.elements import ReadPage, crop_pairs, found_elements, strings_of
+from evals.metrics.elements import ReadPage, crop_pairs, found_elements, read_page, strings_of
 from evals.metrics.matching import MISSPELT, edit_costs
 from evals.metrics.words import num_shared, words_of
 from evals.readers import ReadLine
@@ -48,7 +48,7 @@ def exact_elements(case: Case, reading: Reading, *, folded: bool) -> tuple[float
     """
     find = functools.partial(found_elements, language=case.language, folded=folded)
     if not reading.crops:
-        found = find(case.targets, ReadPage(reading.lines, case.language))
+        found = find(case.targets, read_page(reading.lines, case.language))
     else:
         found = []
         for target, crop in crop_pairs(case, reading):

@@ -22,9 +22,14 @@ def normalise(string: str) -> str:
 
 def words_of(strings: Sequence[str], language: str = "en") -> list[str]:
     """The words of strings, normalised: what stands between blanks or, in zh, every character."""
+    return list(_words_of(tuple(strings), language))
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _words_of(strings: tuple[str, ...], language: str) -> tuple[str, ...]:
     if language == "zh":
-        return [c for string in strings for c in normalise(string) if c != " "]
-    return [word for string in strings for word in normalise(string).split(" ") if word]
+        return tuple(c for string in strings for c in normalise(string) if c != " ")
+    return tuple(word for string in strings for word in normalise(string).split(" ") if word)
 
 
 def word_hits(targets: Sequence[str], read: Sequence[str]) -> list[bool]:

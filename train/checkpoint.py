@@ -9,7 +9,6 @@ it is ignored, and removed when the run goes on.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 import threading
@@ -36,7 +35,6 @@ __all__ = [
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SERIAL = itertools.count()  # barriers need a name of their own in each process's one coordinator
 steps = manifest.complete
 
 
@@ -71,6 +69,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._problem: CheckpointError | None = None
         self._last: int | None = None
+        self._told = False
         self._metrics: dict[int, dict[str, float]] = {}
 
     def __enter__(self) -> Checkpoints:
@@ -123,8 +122,9 @@ class Checkpoints:
         self.wait()
         if step == self._last:
             return
-        target, name = self.folder / str(step), f"checkpoint/{next(_SERIAL)}/{step}"
+        target = self.folder / str(step)
         leaves = named(state)
+        self._look_for_best(step, metrics or {})
         content = {
             "step": step, "metrics": {k: float(v) for k, v in (metrics or {}).items()},
             "data_position": {"step": step} if data_position is None else data_position,
@@ -137,12 +137,20 @@ class Checkpoints:
         except Exception as problem:
             raise self._failure(step, problem) from problem
         self._thread = threading.Thread(
-            target=self._finish, args=(target, name, content), name=f"checkpoint {step}"
+            target=self._finish, args=(target, content), name=f"checkpoint {step}"
         )
         self._thread.start()
         if not self.config.background:
             self.wait()
         self.blocked_s += time.monotonic() - started
+
+    def _look_for_best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell once of a step that cannot be a best one: the metric's name may be misspelt."""
+        best = self.config.best_metric
+        if best and best not in metrics and not self._told:
+            self._told = True
+            have = ", ".join(sorted(metrics)) or "none"
+            logging.warning("step %d has no %s to rank it by; it has: %s", step, best, have)
 
     def check(self) -> None:
         """Raise `CheckpointError` when the save in the background has failed; never waits."""
@@ -165,15 +173,15 @@ class Checkpoints:
         finally:
             self._writer.close()
 
-    def _finish(self, target: Path, name: str, content: dict[str, Any]) -> None:
+    def _finish(self, target: Path, content: dict[str, Any]) -> None:
         """In the background: wait for the arrays, sum them up, write the manifest, forget."""
         step, timeout_s = content["step"], self.config.timeout_s
         try:
             self._writer.finish()
-            files = self._sums(target, name)
+            files = self._sums(target)
             if self.cluster.is_first:
                 manifest.write(target, {**content, **self._origin(), "files": files})
-            self.cluster.barrier(f"{name}/complete", timeout_s=timeout_s)
+            self.cluster.barrier("checkpoint saved", timeout_s=timeout_s)
         except BaseException as problem:
             self._problem = self._failure(step, problem)
             self._problem.__cause__ = problem
@@ -186,14 +194,14 @@ class Checkpoints:
         if self.cluster.is_first:
             self._retain()
 
-    def _sums(self, target: Path, name: str) -> dict[str, Any]:
+    def _sums(self, target: Path) -> dict[str, Any]:
         """Size and checksum of every file; each process reads its share of them."""
         timeout_s, cluster = self.config.timeout_s, self.cluster
         sizes = manifest.listing(target) if cluster.is_first else {}
-        sizes = cluster.gather(f"{name}/files", sizes, timeout_s=timeout_s)[0]
+        sizes = cluster.gather("files of a checkpoint", sizes, timeout_s=timeout_s)[0]
         own = manifest.share(sizes, cluster.process_index, cluster.num_processes)
         sums = {file: manifest.crc32(target / file) for file in own}
-        gathered = cluster.gather(f"{name}/sums", sums, timeout_s=timeout_s)
+        gathered = cluster.gather("sums of a checkpoint", sums, timeout_s=timeout_s)
         found = {file: value for part in gathered for file, value in part.items()}
         return {file: {"bytes": sizes[file], "crc32": found[file]} for file in sorted(sizes)}
 
@@ -254,10 +262,10 @@ class Checkpoints:
         and the newest whole one is used. `checksums` false looks at the sizes alone.
         """
         self.wait()
-        name, timeout_s = f"checkpoint/{next(_SERIAL)}/restore", self.config.timeout_s
+        timeout_s = self.config.timeout_s
         if self.cluster.is_first:
             self._clean()
-        there = self.cluster.gather(name, self.steps(), timeout_s=timeout_s)[0]
+        there = self.cluster.gather("steps to restore", self.steps(), timeout_s=timeout_s)[0]
         if not there:
             return None
         wanted = named(abstract)
@@ -280,7 +288,7 @@ class Checkpoints:
                 target, require=require, checksums=checksums,
                 share=(self.cluster.process_index, self.cluster.num_processes),
             )  # fmt: skip
-            together = self.cluster.gather(f"{name}/{target.name}", own, timeout_s=timeout_s)
+            together = self.cluster.gather("damage found", own, timeout_s=timeout_s)
             return noted, sorted({line for lines in together for line in lines})
 
         step, _, damaged = pick(self.folder, there, examined=examined, fall_back=fall_back)
@@ -290,7 +298,7 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 os.rename(self.folder / str(bad), aside)
         leaves = arrays.read(self.folder / str(step), wanted)
-        self.cluster.barrier(f"{name}/done", timeout_s=timeout_s)
+        self.cluster.barrier("checkpoint restored", timeout_s=timeout_s)
         self._last = step
         return jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values()))
 

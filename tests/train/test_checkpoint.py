@@ -1,7 +1,9 @@
 """A save is whole or not there, costs the loop a copy, and comes back in the same bits."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,26 +138,48 @@ def test_an_error_in_the_background_is_one_sentence_at_the_next_call(tmp_path, m
     assert steps(tmp_path) == [1, 3]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
-def test_a_full_disk_leaves_the_save_before(tmp_path):
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 2 MiB; making one takes root."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(where)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a tmpfs")
+    yield where
+    subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+@contextlib.contextmanager
+def no_file_over(size_bytes):
+    """As a quota does: writing past this size fails."""
     resource = pytest.importorskip("resource")
-    saves = quiet(tmp_path)
-    saves.save(toy(1), 1)
-    saves.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    big = toy(2, params={"kernel": jnp.ones((1024, 1024))})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"step 2 .*free space there .*step 1 is comp"):
-            saves.save(big, 2)
-            saves.wait()
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]
-    same(quiet(tmp_path).restore(toy()), toy(1))
-    saves.save(big, 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
+@pytest.mark.parametrize("limit", ["quota", "disk"])
+def test_a_full_disk_leaves_the_save_before(tmp_path, request, limit, caplog):
+    folder = tmp_path if limit == "quota" else request.getfixturevalue("tiny_disk")
+    saves = quiet(folder)
+    saves.save(toy(1), 1)
+    saves.wait()
+    big = toy(2, params={"kernel": jnp.ones((1024, 1024))})  # 4 MiB
+    with no_file_over(1 << 20) if limit == "quota" else contextlib.nullcontext():
+        saves.save(big, 2)
+        with pytest.raises(CheckpointError, match=r"step 2 .*free space there .*step 1 is comp"):
+            saves.wait()
+    assert not [r for r in caplog.records if "orbax" in r.pathname and r.levelname == "ERROR"]
+    assert sorted(p.name for p in folder.iterdir()) == ["1"]
+    same(quiet(folder).restore(toy()), toy(1))
+    saves.save(toy(3), 3)
     saves.close()
-    assert steps(tmp_path) == [1, 2]
+    assert steps(folder) == [1, 3]
 
 
 def test_a_run_that_ends_in_an_error_finishes_its_save_and_tells_its_own_error(tmp_path):

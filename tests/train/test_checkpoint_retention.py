@@ -42,6 +42,14 @@ def test_a_step_without_the_metric_is_no_best_one():
     assert kept({1: {"loss": 9.0}, 2: {"accuracy": 0.1}, 3: {}}, config) == {2, 3}
 
 
+def test_a_metric_that_no_save_has_is_told_once(tmp_path, caplog):
+    with quiet(tmp_path, keep_best=1, best_metric="acuracy") as saves:
+        saves.save(toy(1), 1, metrics={"accuracy": 0.5, "loss": 1.0})
+        saves.save(toy(2), 2, metrics={"accuracy": 0.6})
+    assert caplog.text.count("no acuracy to rank it by; it has: accuracy, loss") == 1
+    assert caplog.text.count("to rank it by") == 1
+
+
 def test_the_best_stay_over_a_restart(tmp_path):
     rules = {"keep": 1, "keep_best": 1, "best_metric": "accuracy"}
     with quiet(tmp_path, **rules) as saves:

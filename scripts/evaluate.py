@@ -41,6 +41,7 @@ from evals.readers import Reader, load, open_reader, read_all
 from evals.results import Results, flat
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
+from train import checkpoint
 
 SHEET_PAGES = 12
 WATCH_S = 30.0
@@ -247,15 +248,7 @@ def _write(folder: Path, scored: Scored, copy: Path | None) -> None:
 def _steps(folder: Path) -> tuple[int, ...]:
     """The newest checkpoint of each model, as numbers of steps; -1 where there is none."""
     names = ("tokenizer", "planner", "decoder")
-    saved = [
-        [
-            int(path.name)
-            for path in (folder / name / "checkpoints").glob("*")
-            if path.name.isdigit()
-        ]
-        for name in names
-    ]
-    return tuple(max(found, default=-1) for found in saved)
+    return tuple(max(checkpoint.steps(folder / name / "checkpoints"), default=-1) for name in names)
 
 
 def _watch(proofreader: Proofreader) -> None:

@@ -20,6 +20,7 @@ from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from sampling.planning import Plates, plan_pages
 from tests.tokenizer.menu import QUICK
+from train import manifest
 from train.checkpoint import CheckpointError, Checkpoints
 from train.config import load
 from train.data.posters.canvas import PageStyle
@@ -130,13 +131,13 @@ def test_the_file_is_part_of_what_a_run_is(path, reader, tmp_path):
     assert run.task.prompt_tokenizer == hashlib.sha256(path.read_bytes()).hexdigest()
     first = Checkpoints(tmp_path, identity=identity(run.task, run.loop))
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "manifest.json").write_text(json.dumps({"identity": first.identity}))
+    manifest.write(tmp_path / "1", {"identity": first.identity, "files": {}, "arrays": {}})
     value = json.loads(path.read_text())
     value["model"]["merges"] = value["model"]["merges"][:-1]
     (other := tmp_path / "other.json").write_text(json.dumps(value))
     again = pipeline.run(config_with(other, 512))
     with pytest.raises(CheckpointError, match=r"prompt_tokenizer: '[0-9a-f]{64}' there, '[0-9a-f]"):
-        Checkpoints(tmp_path, identity=identity(again.task, again.loop)).restore(None)
+        Checkpoints(tmp_path, identity=identity(again.task, again.loop)).restore({})
     reader.require_learnt(run.task.prompt_tokenizer, where="runs/planner")
     message = "runs/planner learnt to read prompts by SHA-256 .*'', is bytes: put the file"
     with pytest.raises(ValueError, match=message):

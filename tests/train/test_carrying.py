@@ -9,9 +9,8 @@ import pytest
 
 from layers.axes import use_rules
 from tests.train.toys import NetTask, net_config, vectors
-from train import checkpoint
 from train import mesh as meshes
-from train.checkpoint import CheckpointError, Checkpoints, load_weights, newest
+from train.checkpoint import CheckpointError, load_weights, newest
 from train.feeding import place_batch
 from train.log import Evaluation
 from train.loop import plan, train
@@ -47,7 +46,7 @@ def test_variables_that_are_no_parameters_are_carried_saved_and_restored(tmp_pat
     np.testing.assert_array_equal(extra["seen"], state.extra["seen"])
     assert jax.tree.structure(weights) == jax.tree.structure(state.params)
     assert manifest["step"] == 7 and manifest["metrics"]["loss"] > 0
-    assert set(manifest["versions"]) == {"jax", "flax", "optax", "orbax-checkpoint"}
+    assert manifest["versions"]["jax"] == jax.__version__ and manifest["arrays"]["step"]
 
 
 def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path, caplog):
@@ -100,55 +99,6 @@ def test_only_cadences_may_change(tmp_path):
         again(num_steps=8)
     with pytest.raises(CheckpointError, match="bad_from: 0 there, 3 here"):
         again(task=NetTask(bad_from=3))
-
-
-class Cut(BaseException):
-    """Stands for the moment at which a process dies."""
-
-
-@pytest.mark.parametrize("moment", ["optimizer", "manifest", "removal"])
-def test_a_save_cut_short_costs_only_that_save(tmp_path, monkeypatch, moment):
-    planned = plan(NetTask(), net_config(4), meshes.build({"data": -1}))
-    state = planned.materialise()
-
-    def die(*_, **__):
-        raise Cut
-
-    saves = Checkpoints(tmp_path, identity={}, keep=1)
-    saves.save(state, 1)
-    with monkeypatch.context() as patch:
-        if moment == "manifest":
-            patch.setattr(checkpoint.os, "replace", die)
-        elif moment == "removal":
-            patch.setattr(checkpoint.shutil, "rmtree", die)
-        else:
-            real = saves._orbax.save
-            patch.setattr(
-                saves._orbax, "save",
-                lambda path, *a, **k: die() if path.name == moment else real(path, *a, **k),
-            )  # fmt: skip
-        with pytest.raises(Cut):
-            saves.save(state, 2)
-    saves._orbax.wait_until_finished()
-    (tmp_path / "notes").mkdir()
-    newer = 2 if moment == "removal" else 1
-    after = Checkpoints(tmp_path, identity={}, keep=1)
-    assert after.steps() == [newer]
-    jax.tree.map(np.testing.assert_array_equal, after.restore(planned.abstract), state)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [str(newer), "notes"]
-    after.save(state, 3)
-    assert after.steps() == [3]
-
-
-def test_missing_and_damaged_runs_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="train there first"):
-        load_weights(tmp_path)
-    (tmp_path / "5").mkdir()
-    with pytest.raises(CheckpointError, match=r"step 5 was cut short"):
-        load_weights(tmp_path)
-    (tmp_path / "5" / "manifest.json").write_text('{"step": 5}')
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_weights(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from evals import report
-from evals.benchmarks import BENCHMARKS, open_benchmark, pages
+from evals.benchmarks import BENCHMARKS, open_benchmark
 from evals.controls import Control, ControlSettings, controls, typeset_readings
 from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
@@ -41,7 +41,6 @@ from evals.readers import Reader, load, open_reader, read_all
 from evals.results import Results, flat
 from evals.scoring import Benchmark, Case, Reading
 
-PAGES = {"pages": "core", "pages-dense": "dense", "pages-sizes": "sizes"}
 SHEET_PAGES = 12
 WATCH_S = 30.0
 
@@ -107,14 +106,14 @@ class Proofreader:
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
         return Scored(results, _gallery(cases, {"typeset": readings}))
 
-    def bundle(self, folder: Path, name: str) -> Scored:
+    def bundle(self, folder: Path) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
         from pipeline import Bundle
         from pipeline.staging import printed, staged
 
         args, bundle = self.args, Bundle(folder)
-        own = name in PAGES
         benchmark, cases = _chosen(args, page_px=bundle.page_px)
+        own = benchmark.redrawn is not None
         if own:
             made = staged(bundle, cases, [case.pixels for case in cases], seed=args.seed)  # type: ignore[attr-defined]  # PageCases
         else:
@@ -189,13 +188,13 @@ def _sheet(
 def _chosen(
     args: argparse.Namespace, *, page_px: tuple[int, int] | None = None
 ) -> tuple[Benchmark, list[Case]]:
-    """The benchmark of the flags and its first cases."""
-    if args.benchmark in PAGES:
-        split = PAGES[args.benchmark]
-        size = page_px or args.page_px
-        benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=size)
-        return benchmark, benchmark.cases(args.data)
+    """The benchmark of the flags and its first cases; its own pages as large as told."""
     benchmark = open_benchmark(args.benchmark)
+    if benchmark.redrawn:
+        benchmark = benchmark.redrawn(num_pages=args.n or 0, page_px=page_px or args.page_px)
+        return benchmark, benchmark.cases(args.data)
+    if args.page_px:
+        raise ValueError(f"{args.benchmark} does not draw pages of its own: leave --page-px out")
     if args.data is None:
         raise ValueError(f"{args.benchmark} needs --data, a path with its files: {benchmark.where}")
     return benchmark, benchmark.cases(args.data)[: args.n]
@@ -210,8 +209,7 @@ def _flags() -> argparse.Namespace:
     whose.add_argument("--watch", type=Path, help="a run folder to follow")
     whose.add_argument("--images", type=Path, help="a folder of pictures, or `controls`")
     whose.add_argument("--prompts", type=Path, help="write the prompts there and stop")
-    names = (*PAGES, *BENCHMARKS)
-    flags.add_argument("--benchmark", choices=names, default="pages", metavar="NAME")
+    flags.add_argument("--benchmark", choices=BENCHMARKS, default="pages", metavar="NAME")
     flags.add_argument("--data", type=Path, help="where the benchmark's own files are")
     flags.add_argument("--n", type=int, help="its first cases only")
     flags.add_argument("--out", type=Path, default=Path("evaluation"))
@@ -263,7 +261,7 @@ def _watch(proofreader: Proofreader) -> None:
         steps = _steps(args.watch)
         if steps != done and -1 not in steps:
             folder = args.out / "-".join(map(str, steps))
-            scored = proofreader.bundle(args.watch, args.benchmark)
+            scored = proofreader.bundle(args.watch)
             _write(folder, scored, args.json)
             with (args.out / "scores.jsonl").open("a") as file:
                 row = {"steps": steps, "folder": str(folder), **flat(scored.results)}
@@ -279,7 +277,7 @@ def main() -> None:
     if args.watch:
         _watch(proofreader)
     elif args.bundle:
-        _write(args.out, proofreader.bundle(args.bundle, args.benchmark), args.json)
+        _write(args.out, proofreader.bundle(args.bundle), args.json)
     else:
         benchmark, cases = _chosen(args)
         if args.prompts:

@@ -6,10 +6,10 @@
     python scripts/evaluate.py --benchmark longtext_en --data PATH --images controls --out DIR
 
 `--prompts` writes what a system is to be given and stops; `--images` scores the pictures that it
-made (`evals/pictures.py` says how they are named), or the controls alone. `pages`, `pages-dense`
-and `pages-sizes` are our own and need no data. `--watch` evaluates a bundle again whenever one of
-its models has a newer checkpoint, each time into a folder of its own, with a line of all scores in
-`scores.jsonl`.
+made (`evals/pictures.py` says how they are named), or the controls alone, whose typeset pages stay
+in `typeset` of --out, a folder that `--images` takes. `pages`, `pages-dense` and `pages-sizes` are
+our own and need no data. `--watch` evaluates a bundle again whenever one of its models has a newer
+checkpoint, each time into a folder of its own, with a line of all scores in `scores.jsonl`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from evals import report
 from evals.benchmarks import BENCHMARKS, open_benchmark
-from evals.controls import Control, ControlSettings, controls, typeset_readings
+from evals.controls import Control, ControlSettings, controls, keep_typeset, typeset_readings
 from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
 from evals.pictures import as_reading, gather, read_pictures, write_prompts
@@ -99,8 +99,11 @@ class Proofreader:
         return Scored(results, _gallery(cases, {"picture": readings}))
 
     def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
-        """The typeset pages scored as if a system had made them."""
+        """The typeset pages scored as if a system had made them, and kept."""
         readings, problems = typeset_readings(benchmark, cases, self.read, self.settings)
+        folder = self.args.out / "typeset"
+        num_kept = keep_typeset(cases, folder, self.settings)
+        print(f"{num_kept} typeset pages, to be scored with --images: {folder}")
         beside = self.controls(benchmark, cases)
         told = self.told("typeset by us", problems)
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)

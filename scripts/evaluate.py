@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -36,10 +35,15 @@ from evals.benchmarks import BENCHMARKS, open_benchmark
 from evals.controls import Control, ControlSettings, controls, keep_typeset, typeset_readings
 from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
+from evals.least_type import LeastType, keep, measured
 from evals.pictures import as_reading, gather, read_pictures, write_prompts
 from evals.readers import Reader, load, open_reader, read_all
-from evals.results import Results, flat
+from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
+from evals.watching import every, watch
+
+if TYPE_CHECKING:  # the models are loaded only for a bundle of them
+    from pipeline import Bundle
 
 SHEET_PAGES = 12
 WATCH_S = 30.0
@@ -47,11 +51,12 @@ WATCH_S = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What was scored, and the pictures to show of it."""
+    """What was scored, the pictures to show of it, and what it says of the least legible type."""
 
     results: Results
     gallery: list[GalleryRow]
     sheet: np.ndarray | None = None
+    least_type: LeastType | None = None
 
 
 class Proofreader:
@@ -109,12 +114,11 @@ class Proofreader:
         results = evaluated(benchmark, cases, readings, beside, self.reader, told=told)
         return Scored(results, _gallery(cases, {"typeset": readings}))
 
-    def bundle(self, folder: Path) -> Scored:
+    def bundle(self, bundle: Bundle, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
-        from pipeline import Bundle
         from pipeline.staging import printed, staged
 
-        args, bundle = self.args, Bundle(folder)
+        args = self.args
         benchmark, cases = _chosen(args, page_px=bundle.page_px)
         own = benchmark.redrawn is not None
         if own:
@@ -125,7 +129,7 @@ class Proofreader:
             stage: self._readings(benchmark, cases, drawn) for stage, drawn in made.pages.items()
         }
         beside = self.controls(benchmark, cases, stages["end_to_end"])
-        told = self.told(folder.name)
+        told = self.told(name)
         results = evaluated(benchmark, cases, stages["end_to_end"], beside, self.reader, told=told)
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
         if not own:
@@ -133,7 +137,8 @@ class Proofreader:
         results = with_stages(results, benchmark, cases, stages, made.plans)
         shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
-        return Scored(results, _gallery(cases, shown, svgs), sheet)
+        least = measured(results, bundle.weights)
+        return Scored(results, _gallery(cases, shown, svgs), sheet, least)
 
     def _readings(
         self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
@@ -243,44 +248,33 @@ def _write(folder: Path, scored: Scored, copy: Path | None) -> None:
     print(f"open {page}{said}")
 
 
-def _steps(folder: Path) -> tuple[int, ...]:
-    """The newest checkpoint of each model, as numbers of steps; -1 where there is none."""
-    names = ("tokenizer", "planner", "decoder")
-    saved = [
-        [
-            int(path.name)
-            for path in (folder / name / "checkpoints").glob("*")
-            if path.name.isdigit()
-        ]
-        for name in names
-    ]
-    return tuple(max(found, default=-1) for found in saved)
+def _evaluate_run(proofreader: Proofreader, run: Path, bundle: Bundle, folder: Path) -> Results:
+    """Score a bundle into a folder, and leave beside its models what they need to know of it."""
+    scored = proofreader.bundle(bundle, run.name)
+    _write(folder, scored, proofreader.args.json)
+    if scored.least_type:
+        print(keep(run, scored.least_type))
+    return scored.results
 
 
-def _watch(proofreader: Proofreader) -> None:
-    """Evaluate now and whenever a model has a newer checkpoint, until interrupted."""
-    args, done = proofreader.args, ()
-    while True:
-        steps = _steps(args.watch)
-        if steps != done and -1 not in steps:
-            folder = args.out / "-".join(map(str, steps))
-            scored = proofreader.bundle(args.watch)
-            _write(folder, scored, args.json)
-            with (args.out / "scores.jsonl").open("a") as file:
-                row = {"steps": steps, "folder": str(folder), **flat(scored.results)}
-                file.write(json.dumps(row) + "\n")
-            done = steps
-        time.sleep(WATCH_S)
+def _runs(proofreader: Proofreader) -> None:
+    """Evaluate a bundle once, or a run as long as it is watched."""
+    from pipeline import Bundle
+
+    args = proofreader.args
+    if args.bundle:
+        _evaluate_run(proofreader, args.bundle, Bundle(args.bundle), args.out)
+        return
+    evaluate = functools.partial(_evaluate_run, proofreader, args.watch)
+    watch(args.watch, args.out, every(WATCH_S), open_run=Bundle, evaluate=evaluate)
 
 
 def main() -> None:
     """Parse the flags, read the pictures, score them, report."""
     args = _flags()
     proofreader = Proofreader(args)
-    if args.watch:
-        _watch(proofreader)
-    elif args.bundle:
-        _write(args.out, proofreader.bundle(args.bundle), args.json)
+    if args.bundle or args.watch:
+        _runs(proofreader)
     else:
         benchmark, cases = _chosen(args)
         if args.prompts:

@@ -43,7 +43,8 @@ def _folders(folder: Path) -> list[Path]:
     return [p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()]
 
 
-def _complete(folder: Path) -> list[int]:
+def steps(folder: Path) -> list[int]:
+    """The complete steps in a run's folder, oldest first."""
     return sorted(int(p.name) for p in _folders(folder) if (p / "manifest.json").exists())
 
 
@@ -59,7 +60,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Complete steps, oldest first."""
-        return _complete(self.folder)
+        return steps(self.folder)
 
     def save(self, state: State, step: int, *, metrics: Mapping[str, float] | None = None) -> None:
         """Write one step; returns when it is complete, and removes those past `keep`. `metrics` are
@@ -120,11 +121,11 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises `CheckpointError` when there is none; the message says whether one was cut short.
     """
     folder = Path(folder).absolute()
-    if not (steps := _complete(folder)):
+    if not (complete := steps(folder)):
         begun = sorted(int(p.name) for p in _folders(folder))
         detail = f" (step {begun[-1]} was cut short)" if begun else ""
         raise CheckpointError(f"{folder} holds no complete checkpoint{detail}; train there first")
-    target = folder / str(steps[-1])
+    target = folder / str(complete[-1])
     return target, json.loads((target / "manifest.json").read_text())
 
 

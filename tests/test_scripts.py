@@ -92,13 +92,13 @@ def test_a_watched_run_is_scored_and_learns_its_least_legible_type(tmp_path):
     for name in ("tokenizer", "planner", "decoder"):
         (run / name).symlink_to(tiny_bundle() / name)
     words = {
-        word for case in pages.cases(2, split="sizes") for t in case.targets for word in t.split()
+        word for case in pages.cases(3, split="sizes") for t in case.targets for word in t.split()
     }
     program = tmp_path / "reader"  # reads all their words on every page: each size is legible
     lines = "".join(json.dumps({"text": word}) + "\n" for word in sorted(words))
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}END\n")
     program.chmod(0o755)
-    flags = ("--watch", run, "--benchmark", "pages-sizes", "--n", 2, "--out", out)
+    flags = ("--watch", run, "--benchmark", "pages-sizes", "--n", 3, "--out", out)
     process = start("evaluate", *flags, "--reader", f"command:{program}")
     while process.poll() is None and not (out / "scores.jsonl").is_file():
         time.sleep(0.1)
@@ -107,11 +107,11 @@ def test_a_watched_run_is_scored_and_learns_its_least_legible_type(tmp_path):
     bundle = Bundle(run)
     (row,) = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     assert row["steps"] == list(bundle.steps) and row["stages/end_to_end/exact_word_accuracy"] == 1
-    assert load(Path(row["folder"]) / "scores.json").num_cases == 2
-    smallest = min(word.type_px for case in pages.cases(2, split="sizes") for word in case.words)
+    assert load(Path(row["folder"]) / "scores.json").num_cases == 3
+    smallest = min(word.type_px for case in pages.cases(3, split="sizes") for word in case.words)
     assert bundle.legible_px == smallest
     told = json.loads((run / "legibility.json").read_text())
-    assert told["weights"] == bundle.weights and told["num_cases"] == 2
+    assert told["weights"] == bundle.weights and told["num_cases"] == 3
 
 
 def test_anybodys_pictures_are_scored_and_none_leaves_the_denominator(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from evals import typesetting
 from evals.benchmarks import BENCHMARKS
-from evals.controls import ControlSettings, controls, derangement, keep_typeset, shuffled
+from evals.controls import ControlSettings, controls, derangement, shuffled
 from evals.metrics.published import (
     ANYTEXT_SENTENCE_ACCURACY,
     CVTG_WORD_ACCURACY,
@@ -17,7 +17,6 @@ from evals.metrics.published import (
     LONGTEXT_RECALL,
 )
 from evals.metrics.strict import STRICT
-from evals.pictures import gather
 from evals.readers import RapidReader, ReadLine, ReadPicture, load, read_all
 from evals.scoring import Benchmark, Case, Reading, score
 from evals.typesetting import TypesettingError, chinese_font, typeset
@@ -324,21 +323,6 @@ def test_a_control_page_that_the_reader_fails_on_is_no_quiet_zero():
     choked = ("the engine choked",)
     assert found["blank"].problems == found["constant_1"].problems == choked
     assert found["typeset"].problems == ()
-
-
-def test_kept_typeset_pages_are_a_folder_that_can_be_scored(tmp_path):
-    cases = [*PETS[:3], case("lost", "𓀀 𓀁 𓀂"), case("0_1", "own page")]
-    page, _ = numbered(cases)
-    settings = ControlSettings(page=lambda c: page(c) if c.name == "0_1" else None)
-    (tmp_path / "left_over.png").write_text("of another evaluation")
-    assert keep_typeset(cases, tmp_path, settings) == 4
-    found = gather(tmp_path, cases, missing_ok=True)
-    assert found.missing == ("lost",) and len(found.notes) == 1
-    names = [paths[0].name if paths[0] else None for paths in found.paths]
-    assert names == [f"{c.name}.png" if c.name != "lost" else None for c in cases]
-    np.testing.assert_array_equal(load(found.paths[-1][0]), page(cases[-1]))
-    for c, (path,) in zip(cases[:3], found.paths, strict=False):
-        np.testing.assert_array_equal(load(path), typeset(c))
 
 
 def test_shuffling_gives_every_case_another_one():

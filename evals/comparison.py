@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.benchmarks import BENCHMARKS, pages
+from evals.benchmarks import BENCHMARKS
 from evals.charts import MARKERS, axis_of, curves, scale, stacked, swatch, track
 from evals.rendering import CEILING, NO_FLOORS, environment, label, ordered, signed
 from evals.results import MetricScore, Results, load
@@ -79,8 +79,6 @@ def pairings(runs: Sequence[Results], sums: Mapping[str, CaseSums | None]) -> di
 
 def _metrics_of(benchmark: str) -> Sequence[Metric]:
     """Those of a benchmark that is still there."""
-    if benchmark in pages.NAMES:
-        return pages.benchmark(pages.NAMES[benchmark]).metrics
     return BENCHMARKS[benchmark].metrics if benchmark in BENCHMARKS else ()
 
 

@@ -7,17 +7,20 @@ metric of any benchmark.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from evals.metrics.words import num_shared, words_of
-from evals.pictures import Read, as_reading
+from evals.pictures import MANIFEST, Read, as_reading
 from evals.results import ControlNote
 from evals.scoring import Benchmark, Case, Reading, Score, score, statistics
 from evals.typesetting import TypesettingError, settable
@@ -90,6 +93,26 @@ def shuffled(
     return rows
 
 
+def _pages(cases: Sequence[Case], settings: ControlSettings) -> list[Callable[[], np.ndarray]]:
+    """What sets the typeset page of each case."""
+    how = {"size_px": settings.size_px, "page": settings.page, "font": settings.font}
+    return [functools.partial(typeset_page, case, **how) for case in cases]
+
+
+def keep_typeset(cases: Sequence[Case], folder: Path, settings: ControlSettings) -> int:
+    """Write the typeset pages into a folder that `pictures.gather` takes, a manifest among them,
+    and say how many there are: a case that cannot be set has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for case, page in zip(cases, _pages(cases, settings), strict=True):
+        with contextlib.suppress(TypesettingError):
+            Image.fromarray(page()).save(folder / f"{case.name}.png")
+            rows.append({"name": case.name, "file": f"{case.name}.png"})
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    return len(rows)
+
+
 def typeset_readings(
     benchmark: Benchmark, cases: Sequence[Case], read: Read, settings: ControlSettings
 ) -> Typeset:
@@ -98,12 +121,7 @@ def typeset_readings(
 
     Raises `TypesettingError` when that is all of them.
     """
-    pages = [
-        functools.partial(
-            typeset_page, case, size_px=settings.size_px, page=settings.page, font=settings.font
-        )
-        for case in cases
-    ]
+    pages = _pages(cases, settings)
     found = read(pages, quads=[case.quads for case in cases] if benchmark.crops else None)
     problems = tuple(picture.problem for picture in found if picture.problem)
     if len(problems) == len(cases):

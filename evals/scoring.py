@@ -86,6 +86,8 @@ class Benchmark:
     `cases` reads the benchmark's own files below a path, or makes them itself when `where` is
     empty; `where` says from where a person gets them and under which licence. `crops`: pictures
     are read in each quad alone, not whole. `headline` names the metric that is printed first.
+    `redrawn` is there where it makes pages with blueprints of its own: it takes `num_pages` and
+    `page_px` (width, height) and gives the same benchmark with so many pages, so large.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Benchmark:
     where: str
     images_per_prompt: int = 1
     crops: bool = False
+    redrawn: Callable[..., Benchmark] | None = None
 
     def __post_init__(self) -> None:
         assert self.headline in {metric.name for metric in self.metrics}

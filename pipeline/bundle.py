@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from decoder.conditioning import canonical_page
+from evals.least_type import known_px
 from evals.proof import Codes, Proof, proofread
 from evals.readers import RapidReader
 from pipeline.printing import conditions, decoder_press, plates_of
@@ -43,7 +44,9 @@ def encoding(
 class Bundle:
     """Three trained models that fit together: plan, print, proofread.
 
-    Raises `ContractError` when the decoder learnt the codes of another tokenizer.
+    `legible_px` is the least type that they were measured to print legibly, None where that is not
+    known (`evals/least_type.py`). Raises `ContractError` when the decoder learnt the codes of
+    another tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,10 +66,23 @@ class Bundle:
             )
         most = decoder_task(self.decoder.config).model.conditioning.max_characters
         planner = planner_task(self.planner.config).model
-        self._plates = plates_of(data, planner, max_letters=most)
+        self.legible_px = known_px(Path(folder), self.weights)
+        plates = plates_of(data, planner, max_letters=most)
+        self._plates = dataclasses.replace(plates, legible_px=self.legible_px)
         learnt = self.planner.manifest["identity"].get("prompt_tokenizer", "")
         self._plates.reader.require_learnt(learnt, where=f"{folder}/planner")
         self._print = self.decoder.jit(print_codes, static_argnames="press")
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """After how many steps tokenizer, planner and decoder were saved."""
+        models = self.tokenizer, self.planner, self.decoder
+        return tuple(int(model.manifest["step"]) for model in models)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The hashes of the models that print: what a measured `legible_px` holds for."""
+        return {"tokenizer": self.tokenizer.weight_hash, "decoder": self.decoder.weight_hash}
 
     def plan(
         self,
@@ -78,7 +94,7 @@ class Bundle:
         num_tries: int = 1,
     ) -> list[Blueprint]:
         """A blueprint for each prompt; see `sampling.planning`. With `num_tries` above 1 the best
-        of several, and `policy` is not used."""
+        of several, `policy` is not used, and type of `legible_px` is preferred."""
         plates = dataclasses.replace(self._plates, wishes=wishes or Wishes())
         probes, policy = self.planner.probes, policy or Policy()
         if num_tries > 1:

@@ -26,12 +26,14 @@ SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy o
 class Plates:
     """What every plan keeps to: the limits of planner and decoder (`max_ids` counts the prompt's
     too), the least type, the caller's wishes and how prompts are read. A `min_type_px` of 0 leaves
-    the rules of `Fitting` off."""
+    the rules of `Fitting` off. `legible_px`, where it was measured, is the least type that will be
+    printed legibly: of several plans, those with smaller type are worse."""
 
     limits: Limits
     min_type_px: int = 0
     wishes: Wishes = dataclasses.field(default_factory=Wishes)
     reader: PromptReader = dataclasses.field(default_factory=PromptReader)
+    legible_px: float | None = None
 
 
 def plan_pages(
@@ -66,11 +68,14 @@ def best_plans(
     seed: int = 0,
     num_tries: int = 4,
 ) -> list[Blueprint]:
-    """The plan with the fewest demerits of several for each prompt: the greedy one, then sampled
-    ones; the earlier of two as good."""
+    """The plan with the fewest demerits of several for each prompt, type under `plates.legible_px`
+    among them: the greedy one, then sampled ones; the earlier of two as good."""
     best = plan_pages(probes, prompts, plates, seed=seed)
     for i in range(1, num_tries):
         tried = plan_pages(probes, prompts, plates, seed=seed + i, policy=SPREAD)
         rows = zip(prompts, best, tried, strict=True)
-        best = [min(pair, key=functools.partial(demerits, prompt)) for prompt, *pair in rows]
+        best = [
+            min(pair, key=functools.partial(demerits, prompt, legible_px=plates.legible_px))
+            for prompt, *pair in rows
+        ]
     return best

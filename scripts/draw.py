@@ -2,9 +2,9 @@
 
 Writes blueprint.json, blueprint.svg, page.png, proof.json (what was read back) and proof.png (the
 plan beside the page); with --n above 1 into numbered folders. An edited blueprint.json given as
---blueprint is printed as it is. What a careful printer would send back is said first; with the
-scores.json of this bundle's evaluation as --scores, so is type that it was measured not to print
-legibly.
+--blueprint is printed as it is. What a careful printer would send back is said first, type that the
+bundle was measured not to print legibly among it: an evaluation on pages-sizes leaves that beside
+the models, or its scores.json is given as --scores.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def main() -> None:
         plans = bundle.plan(prompts, policy=policy, **how)
     else:
         raise ValueError("give a prompt, or a blueprint with --blueprint")
-    reader, least = RapidReader(), legible_px(load_results(args.scores)) if args.scores else None
+    least = legible_px(load_results(args.scores)) if args.scores else bundle.legible_px
+    reader = RapidReader()
     for i, plan in enumerate(plans):
         folder = args.out / f"{i:02d}" if len(plans) > 1 else args.out
         for finding in findings(plan, legible_px=least):

@@ -6,10 +6,10 @@
     python scripts/evaluate.py --benchmark longtext_en --data PATH --images controls --out DIR
 
 `--prompts` writes what a system is to be given and stops; `--images` scores the pictures that it
-made (`evals/pictures.py` says how they are named), or the controls alone. `pages`, `pages-dense`
-and `pages-sizes` are our own and need no data. `--watch` evaluates a bundle again whenever one of
-its models has a newer checkpoint, each time into a folder of its own, with a line of all scores in
-`scores.jsonl`.
+made (`evals/pictures.py` says how they are named), or the controls alone, whose typeset pages stay
+in `typeset` of --out, a folder that `--images` takes. `pages`, `pages-dense` and `pages-sizes` are
+our own and need no data. `--watch` evaluates a bundle again whenever one of its models has a newer
+checkpoint, each time into a folder of its own, with a line of all scores in `scores.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -32,16 +31,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blueprint.plan import to_pixels, to_svg
 from blueprint.schema import Blueprint
 from evals import report
-from evals.benchmarks import BENCHMARKS, open_benchmark, pages
-from evals.controls import Control, ControlSettings, controls, typeset_readings
+from evals.benchmarks import BENCHMARKS, open_benchmark
+from evals.controls import Control, ControlSettings, controls, keep_typeset, typeset_readings
 from evals.evaluation import Readings, Told, evaluated, with_stages
 from evals.gallery import GalleryRow
+from evals.least_type import LeastType, keep, measured
 from evals.pictures import as_reading, gather, read_pictures, write_prompts
 from evals.readers import Reader, load, open_reader, read_all
-from evals.results import Results, flat
+from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
-from train import checkpoint
+from evals.watching import every, watch
+
+if TYPE_CHECKING:  # the models are loaded only for a bundle of them
+    from pipeline import Bundle
 
 SHEET_PAGES = 12
 WATCH_S = 30.0
@@ -49,12 +52,13 @@ WATCH_S = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What was scored, and the pictures to show of it."""
+    """What was scored, the pictures to show of it, and what it says of the least legible type."""
 
     results: Results
     sums: CaseSums
     gallery: list[GalleryRow]
     sheet: np.ndarray | None = None
+    least_type: LeastType | None = None
 
 
 class Proofreader:
@@ -100,23 +104,25 @@ class Proofreader:
         return Scored(results, sums, _gallery(cases, {"picture": readings}))
 
     def controls_alone(self, benchmark: Benchmark, cases: Sequence[Case]) -> Scored:
-        """The typeset pages scored as if a system had made them."""
+        """The typeset pages scored as if a system had made them, and kept."""
         found = typeset_readings(benchmark, cases, self.read, self.settings)
-        beside = controls(benchmark, cases, self.read, self.settings, typeset=found)
         readings, problems = found
+        folder = self.args.out / "typeset"
+        num_kept = keep_typeset(cases, folder, self.settings)
+        print(f"{num_kept} typeset pages, to be scored with --images: {folder}")
+        beside = controls(benchmark, cases, self.read, self.settings, typeset=found)
         told = self.told("typeset by us", problems)
         sums = case_sums(benchmark, cases, readings)
         results = evaluated(benchmark, cases, sums, beside, self.reader, told=told)
         return Scored(results, sums, _gallery(cases, {"typeset": readings}))
 
-    def bundle(self, folder: Path, name: str) -> Scored:
+    def bundle(self, bundle: Bundle, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
-        from pipeline import Bundle
         from pipeline.staging import SAID, printed, staged
 
-        args, bundle = self.args, Bundle(folder)
-        own = name in pages.NAMES
+        args = self.args
         benchmark, cases = _chosen(args, page_px=bundle.page_px)
+        own = benchmark.redrawn is not None
         if own:
             made = staged(bundle, cases, [case.pixels for case in cases], seed=args.seed)  # type: ignore[attr-defined]  # PageCases
         else:
@@ -125,7 +131,7 @@ class Proofreader:
             stage: self._readings(benchmark, cases, drawn) for stage, drawn in made.pages.items()
         }
         beside = self.controls(benchmark, cases, stages["end_to_end"])
-        told = self.told(folder.name)
+        told = self.told(name)
         sums = case_sums(benchmark, cases, stages["end_to_end"])
         results = evaluated(benchmark, cases, sums, beside, self.reader, told=told)
         svgs = [to_svg(plan, scale=2) for plan in made.plans]
@@ -134,7 +140,8 @@ class Proofreader:
         results = with_stages(results, benchmark, cases, stages, made.plans, said=SAID)
         shown = {stage: rows for stage, rows in stages.items() if stage in results.stages}
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
-        return Scored(results, sums, _gallery(cases, shown, svgs), sheet)
+        least = measured(results, bundle.weights)
+        return Scored(results, sums, _gallery(cases, shown, svgs), sheet, least)
 
     def _readings(
         self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
@@ -192,13 +199,13 @@ def _sheet(
 def _chosen(
     args: argparse.Namespace, *, page_px: tuple[int, int] | None = None
 ) -> tuple[Benchmark, list[Case]]:
-    """The benchmark of the flags and its first cases."""
-    if args.benchmark in pages.NAMES:
-        split = pages.NAMES[args.benchmark]
-        size = page_px or args.page_px
-        benchmark = pages.benchmark(split, num_pages=args.n or 0, page_px=size)
-        return benchmark, benchmark.cases(args.data)
+    """The benchmark of the flags and its first cases; its own pages as large as told."""
     benchmark = open_benchmark(args.benchmark)
+    if benchmark.redrawn:
+        benchmark = benchmark.redrawn(num_pages=args.n or 0, page_px=page_px or args.page_px)
+        return benchmark, benchmark.cases(args.data)
+    if args.page_px:
+        raise ValueError(f"{args.benchmark} does not draw pages of its own: leave --page-px out")
     if args.data is None:
         raise ValueError(f"{args.benchmark} needs --data, a path with its files: {benchmark.where}")
     return benchmark, benchmark.cases(args.data)[: args.n]
@@ -213,8 +220,7 @@ def _flags() -> argparse.Namespace:
     whose.add_argument("--watch", type=Path, help="a run folder to follow")
     whose.add_argument("--images", type=Path, help="a folder of pictures, or `controls`")
     whose.add_argument("--prompts", type=Path, help="write the prompts there and stop")
-    names = (*pages.NAMES, *BENCHMARKS)
-    flags.add_argument("--benchmark", choices=names, default="pages", metavar="NAME")
+    flags.add_argument("--benchmark", choices=BENCHMARKS, default="pages", metavar="NAME")
     flags.add_argument("--data", type=Path, help="where the benchmark's own files are")
     flags.add_argument("--n", type=int, help="its first cases only")
     flags.add_argument("--out", type=Path, default=Path("evaluation"))
@@ -245,36 +251,33 @@ def _write(folder: Path, scored: Scored, copy: Path | None) -> None:
     print(f"open {page}{said}")
 
 
-def _steps(folder: Path) -> tuple[int, ...]:
-    """The newest checkpoint of each model, as numbers of steps; -1 where there is none."""
-    names = ("tokenizer", "planner", "decoder")
-    return tuple(max(checkpoint.steps(folder / name / "checkpoints"), default=-1) for name in names)
+def _evaluate_run(proofreader: Proofreader, run: Path, bundle: Bundle, folder: Path) -> Results:
+    """Score a bundle into a folder, and leave beside its models what they need to know of it."""
+    scored = proofreader.bundle(bundle, run.name)
+    _write(folder, scored, proofreader.args.json)
+    if scored.least_type:
+        print(keep(run, scored.least_type))
+    return scored.results
 
 
-def _watch(proofreader: Proofreader) -> None:
-    """Evaluate now and whenever a model has a newer checkpoint, until interrupted."""
-    args, done = proofreader.args, ()
-    while True:
-        steps = _steps(args.watch)
-        if steps != done and -1 not in steps:
-            folder = args.out / "-".join(map(str, steps))
-            scored = proofreader.bundle(args.watch, args.benchmark)
-            _write(folder, scored, args.json)
-            with (args.out / "scores.jsonl").open("a") as file:
-                row = {"steps": steps, "folder": str(folder), **flat(scored.results)}
-                file.write(json.dumps(row) + "\n")
-            done = steps
-        time.sleep(WATCH_S)
+def _runs(proofreader: Proofreader) -> None:
+    """Evaluate a bundle once, or a run as long as it is watched."""
+    from pipeline import Bundle
+
+    args = proofreader.args
+    if args.bundle:
+        _evaluate_run(proofreader, args.bundle, Bundle(args.bundle), args.out)
+        return
+    evaluate = functools.partial(_evaluate_run, proofreader, args.watch)
+    watch(args.watch, args.out, every(WATCH_S), open_run=Bundle, evaluate=evaluate)
 
 
 def main() -> None:
     """Parse the flags, read the pictures, score them, report."""
     args = _flags()
     proofreader = Proofreader(args)
-    if args.watch:
-        _watch(proofreader)
-    elif args.bundle:
-        _write(args.out, proofreader.bundle(args.bundle, args.benchmark), args.json)
+    if args.bundle or args.watch:
+        _runs(proofreader)
     else:
         benchmark, cases = _chosen(args)
         if args.prompts:

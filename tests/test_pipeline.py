@@ -1,11 +1,14 @@
 """The bundle as a library: proofreading touches the boxes of lost words alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import pipeline
 from blueprint.schema import Blueprint, Box, Text
 from decoder.conditioning import canonical_page
+from evals.least_type import LeastType, keep
 from evals.proof import lost_positions, proof_of
 from evals.readers import ReadLine
 from tests.bundles import tiny_bundle
@@ -51,6 +54,18 @@ def test_lost_words_are_printed_again_in_their_boxes_alone(bundle, good):
     else:  # none was better
         np.testing.assert_array_equal(best, codes)
     assert proof.retries == min(good, 3) and proof.num_lost == (good == 9)
+
+
+def test_a_bundle_plans_for_type_that_its_own_weights_print(bundle, tmp_path, monkeypatch):
+    for name in ("tokenizer", "planner", "decoder"):
+        (tmp_path / name).symlink_to(tiny_bundle() / name)
+    asked = []
+    monkeypatch.setattr(pipeline.bundle, "best_plans", lambda *args, **how: asked.append(args[2]))
+    told = LeastType(14.0, {**bundle.weights, "decoder": "other"}, "pages-sizes", 9, {}, "")
+    for weights in (told.weights, bundle.weights):
+        keep(tmp_path, dataclasses.replace(told, weights=weights))
+        pipeline.Bundle(tmp_path).plan(["a sign"], num_tries=2)
+    assert [plates.legible_px for plates in asked] == [None, 14.0]
 
 
 def test_a_page_of_another_size_is_refused(bundle):

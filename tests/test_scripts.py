@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from blueprint.formats import from_json
 from blueprint.schema import Box
+from evals.benchmarks import pages
 from evals.evaluation import LEGIBLE_STAGES
 from evals.results import load, to_json
 from evals.sums import load as load_sums
@@ -84,6 +87,34 @@ def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     assert results.headline == "word_f1" and list(results.control_notes) == list(results.controls)
     assert "tokenizer alone" in results.control_notes["copied"].said
     assert np.asarray(Image.open(out / "sheet.png")).shape[2] == 3
+
+
+def test_a_watched_run_is_scored_and_learns_its_least_legible_type(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    for name in ("tokenizer", "planner", "decoder"):
+        (run / name).symlink_to(tiny_bundle() / name)
+    words = {
+        word for case in pages.cases(3, split="sizes") for t in case.targets for word in t.split()
+    }
+    program = tmp_path / "reader"  # reads all their words on every page: each size is legible
+    lines = "".join(json.dumps({"text": word}) + "\n" for word in sorted(words))
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}END\n")
+    program.chmod(0o755)
+    flags = ("--watch", run, "--benchmark", "pages-sizes", "--n", 3, "--out", out)
+    process = start("evaluate", *flags, "--reader", f"command:{program}")
+    while process.poll() is None and not (out / "scores.jsonl").is_file():
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate()
+    bundle = Bundle(run)
+    (row,) = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert row["steps"] == list(bundle.steps) and row["stages/end_to_end/exact_word_accuracy"] == 1
+    assert load(Path(row["folder"]) / "scores.json").num_cases == 3
+    smallest = min(word.type_px for case in pages.cases(3, split="sizes") for word in case.words)
+    assert bundle.legible_px == smallest
+    told = json.loads((run / "legibility.json").read_text())
+    assert told["weights"] == bundle.weights and told["num_cases"] == 3
 
 
 def test_anybodys_pictures_are_scored_and_none_leaves_the_denominator(tmp_path):

@@ -1,5 +1,5 @@
 """Benchmarks of pictures with text, one file each: cases read from the benchmark's own files below
-a path, and the metrics that score them.
+a path, or drawn by ours, and the metrics that score them.
 
 The project has none of their data: `Benchmark.where` says where each is to be had. A case's name is
 the name of its picture for whoever hands in pictures of another system; each file says how it
@@ -20,6 +20,7 @@ from evals.benchmarks import (
     longtext,
     mario,
     oneig,
+    pages,
     tiif,
     tokbench,
 )
@@ -28,6 +29,9 @@ from evals.scoring import Benchmark
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
+        pages.BENCHMARK,
+        pages.BENCHMARK_DENSE,
+        pages.BENCHMARK_SIZES,
         longtext.BENCHMARK,
         longtext.BENCHMARK_ZH,
         cvtg.BENCHMARK,

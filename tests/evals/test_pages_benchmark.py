@@ -9,7 +9,7 @@ import pytest
 
 from blueprint.check import copy_fidelity, findings
 from evals.attribution import attribution
-from evals.benchmarks import pages
+from evals.benchmarks import open_benchmark, pages
 from evals.readers import RapidReader
 from evals.scoring import Reading, by_group, score
 from evals.wordpage import perfect
@@ -106,6 +106,21 @@ def test_names_are_unique_and_bad_calls_are_named():
         pages.cases(1, split="core2")
     with pytest.raises(ValueError, match="pages makes its own cases"):
         pages.benchmark().cases("somewhere")
+
+
+def test_a_split_is_opened_by_its_name_and_drawn_in_another_size():
+    for split in pages.SPLITS:
+        name = "pages" if split == "core" else f"pages-{split}"
+        opened = open_benchmark(name)
+        assert opened.name == name and opened.redrawn and not opened.where
+        other = opened.redrawn(num_pages=2, page_px=(256, 192))
+        assert other.name == name and other.headline == opened.headline and other.redrawn
+        drawn = other.cases(None)
+        assert pages.fingerprint(drawn) == pages.fingerprint(
+            pages.cases(2, split=split, width_px=256, height_px=192)
+        )
+    as_listed = open_benchmark("pages").cases(None)
+    assert [case.name for case in as_listed] == [case.name for case in pages.cases()]
 
 
 def test_typeset_ranks_far_above_blank_and_shuffled():

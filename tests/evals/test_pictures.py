@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from evals.benchmarks import open_benchmark
+from evals.controls import ControlSettings, keep_typeset
 from evals.metrics.published import ANYTEXT_SENTENCE_ACCURACY, LONGTEXT_RECALL
 from evals.pictures import PicturesError, gather, read_pictures, write_prompts
 from evals.readers import RapidReader, ReadLine, ReadPicture, load, read_all
 from evals.scoring import Case, score
-from evals.typesetting import set_strings
+from evals.typesetting import set_strings, typeset
 from tests.evals.tiny_benchmarks import make
 
 CASES = [Case(name, f"A sign of {name}", ("good words", name)) for name in ("7", "a-b", "shop_2")]
@@ -227,3 +228,17 @@ def test_case_order_and_extra_text_move_the_strict_scores_of_a_folder_and_recall
     assert scores["order"]["reading_order"] < 1 and scores["order"]["ned"] < 0.7
     assert scores["extra"]["word_precision"] == pytest.approx(6 / 8)
     assert scores["extra"]["extra_text_rate"] > 0.3
+
+
+def test_kept_typeset_pages_are_a_folder_that_can_be_scored(tmp_path):
+    own = np.full((16, 24, 3), 7, np.uint8)
+    cases = [*CASES, Case("lost", "", ("𓀀 𓀁 𓀂",)), Case("7_0", "", ("a page of its own",))]
+    settings = ControlSettings(page=lambda case: own if case.name == "7_0" else None)
+    (tmp_path / "left_over.png").write_text("of another evaluation")
+    assert keep_typeset(cases, tmp_path, settings) == 4
+    found = gather(tmp_path, cases, missing_ok=True)
+    assert names(found) == [["7.png"], ["a-b.png"], ["shop_2.png"], [None], ["7_0.png"]]
+    assert found.missing == ("lost",) and len(found.notes) == 1
+    np.testing.assert_array_equal(load(found.paths[-1][0]), own)
+    for case, (path,) in zip(CASES, found.paths, strict=False):
+        np.testing.assert_array_equal(load(path), typeset(case))

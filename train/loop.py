@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
@@ -22,6 +21,7 @@ from train.data.batching import iterate
 from train.log import Evaluation, Log
 from train.optimizer import OptimizerConfig
 from train.state import State, shardings
+from train.step import Step, one_step
 from train.task import Task
 
 Probes = Mapping[str, Callable[..., Any]]
@@ -63,7 +63,7 @@ class Plan:
     graphdef: Any
     abstract: State
     materialise: Callable[[], State]
-    step: Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
+    step: Step
 
 
 def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
@@ -87,37 +87,9 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
     )
-    step = jax.jit(
-        one_step(task, graphdef, optimizer, config), donate_argnums=0, out_shardings=(places, None)
-    )
-    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), step)
-
-
-def one_step(
-    task: Task, graphdef: Any, optimizer: optax.GradientTransformation, config: LoopConfig
-) -> Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """State and batch to the next state and the scalars; its randomness is `fold_in(seed,
-    step)`."""
-
-    def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Any]]:
-            model = nnx.merge(graphdef, params, state.extra)
-            loss, scalars = task.loss(model, batch, key)
-            extra = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return loss, (scalars, extra)
-
-        (loss, (scalars, extra)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt = optimizer.update(grads, state.opt, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        decay = config.ema_decay
-        average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
-        ema = jax.tree.map(average, state.ema, params) if decay else {}
-        scalars = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **scalars}
-        return State(state.step + 1, params, extra, opt, ema), scalars
-
-    return step
+    step = one_step(task, graphdef, optimizer, seed=config.seed, ema_decay=config.ema_decay)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
 
 
 def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:

@@ -69,7 +69,11 @@ class Checkpoints:
         model = {"params": state.params, "extra": state.extra, "ema": state.ema}
         leaves = {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.opt))}
         self._orbax.save(target / "model", model, force=True)
-        self._orbax.save(target / "optimizer", {"step": state.step, "opt": leaves}, force=True)
+        self._orbax.save(
+            target / "optimizer",
+            {"step": state.step, "opt": leaves, "guard": state.guard},
+            force=True,
+        )
         self._orbax.wait_until_finished()
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         manifest = {
@@ -108,10 +112,16 @@ class Checkpoints:
         )
         rest = self._orbax.restore(
             target / "optimizer",
-            {"step": abstract.step, "opt": {f"{i:05d}": leaf for i, leaf in enumerate(leaves)}},
+            {
+                "step": abstract.step,
+                "guard": abstract.guard,
+                "opt": {f"{i:05d}": leaf for i, leaf in enumerate(leaves)},
+            },
         )
         opt = treedef.unflatten([rest["opt"][f"{i:05d}"] for i in range(len(leaves))])
-        return State(rest["step"], model["params"], model["extra"], opt, model["ema"])
+        return State(
+            rest["step"], model["params"], model["extra"], opt, model["ema"], rest["guard"]
+        )
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]]:

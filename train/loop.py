@@ -14,14 +14,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from layers.axes import axes_tree, partition_spec, use_rules
+from train import guard as guards
 from train import mesh as meshes
 from train import optimizer as optimizers
 from train.checkpoint import Checkpoints
 from train.data.batching import iterate
+from train.guard import GuardConfig, Streak
 from train.log import Evaluation, Log
 from train.optimizer import OptimizerConfig
 from train.state import State, shardings
-from train.step import Step, one_step
+from train.step import Step, gradients_of, one_step
 from train.task import Task
 
 Probes = Mapping[str, Callable[..., Any]]
@@ -33,6 +35,8 @@ _CADENCE = (
     "eval_every_steps",
     "num_workers",
     "mesh",
+    "microbatches",
+    "guard",
 )
 
 
@@ -40,7 +44,8 @@ _CADENCE = (
 class LoopConfig:
     """How long, how often, where and by which optimizers.
 
-    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average.
+    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average. A step folds
+    over `microbatches` parts of its batch (1: takes it whole), for memory; it stays one update.
     """
 
     num_steps: int
@@ -51,6 +56,8 @@ class LoopConfig:
     log_every_steps: int = 20
     eval_every_steps: int = 0
     ema_decay: float = 0.0
+    microbatches: int = 1
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     num_workers: int = 0
     mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
     rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
@@ -80,14 +87,18 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
         _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
         params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
         ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
-        return State(jnp.zeros((), jnp.int32), params, extra, optimizer.init(params), ema)
+        opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
+        return State(step, params, extra, opt, ema, guards.fresh())
 
     abstract = jax.eval_shape(init)
     places = shardings(abstract, axes, mesh, config.rules)
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
     )
-    step = one_step(task, graphdef, optimizer, seed=config.seed, ema_decay=config.ema_decay)
+    step = one_step(
+        gradients_of(task, graphdef, axes, microbatches=config.microbatches),
+        optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard,
+    )  # fmt: skip
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
 
@@ -124,8 +135,8 @@ def place_batch(
 def identity(
     task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What must not change between restarts: the task, the data and the loop, without the cadences
-    and the mesh."""
+    """What must not change between restarts: the task, the data and the loop, without the cadences,
+    the mesh, how a batch is cut for it, and the guard."""
     kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CADENCE}
     fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
     return {"task": type(task).__name__, **fields, "data": data, "loop": kept}
@@ -145,7 +156,7 @@ def train(
     data: Mapping[str, Any] | None = None,
 ) -> State:
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
-    newest save.
+    newest save. Raises `Diverged` when the guard has seen too many bad updates.
 
     `dataset` is a Grain MapDataset of batches; item i is step i's. `data` says in plain JSON what
     is in it: a restart with other data is refused, as one with another task or optimizer is.
@@ -164,8 +175,9 @@ def train(
         probes = bind(task, planned.graphdef)
         batches = iterate(dataset, first, config.num_steps, num_workers=config.num_workers)
         with Log(
-            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps
-        ) as log:
+            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps,
+            see=Streak(config.guard).see,
+        ) as log:  # fmt: skip
             for step, batch in enumerate(batches, start=first + 1):
                 state, scalars = planned.step(state, place_batch(batch, mesh, config.rules))
                 log.later(step, scalars)

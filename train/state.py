@@ -17,13 +17,14 @@ Tree = dict[str, Any]
 @dataclasses.dataclass(frozen=True)
 class State:
     """`extra` holds the variables that are no parameters; `ema` is empty when no average is
-    kept."""
+    kept; `guard` is the bookkeeping of `train.guard`."""
 
     step: Any  # an int32 scalar; a shape or a sharding in a state of those
     params: Tree
     extra: Tree
     opt: Any
     ema: Tree
+    guard: Tree = dataclasses.field(default_factory=dict)
 
     @property
     def weights(self) -> Tree:

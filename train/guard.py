@@ -21,7 +21,8 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
-    """`max_in_a_row` bad updates stop the run; 0 turns the guard off, and every update is applied.
+    """`max_in_a_row` bad updates stop the run; 0 turns the guard off, and every update is applied,
+    but a run without bad ones has the same bits either way.
 
     A spike is a gradient norm of more than `spike_factor` times its running (geometric) mean, which
     forgets by `decay` a step and is trusted after `warmup_steps` good ones; with a factor of 0 only
@@ -62,7 +63,8 @@ def judge(
     """Whether a step is good, the guard after it, and its scalars: `skipped` (0 or 1),
     `skipped_in_a_row` and `skipped_total`."""
     if not config.max_in_a_row:
-        return jnp.ones((), bool), guard, {}
+        # true, which XLA does not know: without the choice it would fuse, and so round, another way
+        return guard["seen"] >= 0, guard, {}
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     level = jnp.log(jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
     if config.spike_factor:

@@ -44,9 +44,8 @@ def one_step(
         params: Any = optax.apply_updates(state.params, updates)
         average = lambda old, new: ema_decay * old + (1 - ema_decay) * new  # noqa: E731
         ema = jax.tree.map(average, state.ema, params) if ema_decay else {}
-        new = params, extra, opt, ema
-        if found:
-            new = keep(good, new, (state.params, state.extra, state.opt, state.ema))
+        old = state.params, state.extra, state.opt, state.ema
+        new = keep(good, (params, extra, opt, ema), old)
         scalars = {"loss": loss, "gradient_norm": norm, **scalars, **found}
         return State(state.step + 1, *new, guarded), scalars
 

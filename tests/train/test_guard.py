@@ -13,12 +13,18 @@ from train import mesh as meshes
 from train.checkpoint import newest
 from train.guard import Diverged, GuardConfig, Streak, fresh, judge
 from train.loop import place_batch, plan, train
+from train.optimizer import OptimizerConfig
+
+
+def toy_config(num_steps, **changes):
+    optimizers = {"hidden": OptimizerConfig("adamw", 0.01, schedule="cosine", clip=1.0)}
+    return net_config(num_steps, optimizers=optimizers, **changes)
 
 
 def walk(num_steps, *, poisoned=(), **guard):
     """States and scalars of a toy run, the first state first."""
-    config = net_config(9, guard=GuardConfig(**guard), ema_decay=0.9)
-    mesh = meshes.build({"data": -1})
+    config = toy_config(9, guard=GuardConfig(**guard), ema_decay=0.9)
+    mesh = meshes.build({"data": 1}, jax.devices()[:1])
     with jax.set_mesh(mesh):
         planned = plan(NetTask(poisoned=poisoned), config, mesh)
         walked = [(planned.materialise(), {})]
@@ -83,8 +89,10 @@ def test_a_spike_is_measured_against_the_mean_of_the_good_norms():
     assert not judged(config, [np.nan])[0][0]  # before it is warm too
 
 
-def test_too_many_in_a_row_stop_the_run_and_are_named(tmp_path):
-    config = net_config(30, log_every_steps=0, save_every_steps=2, guard=GuardConfig(3))
+def test_too_many_in_a_row_stop_the_run_and_are_named(tmp_path, monkeypatch):
+    devices = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda *_: devices[:1])
+    config = toy_config(30, log_every_steps=0, save_every_steps=2, guard=GuardConfig(3))
     task = NetTask(poisoned=(2, 3, 5, 6, 7, 8, 9))
     with pytest.raises(Diverged, match=r"steps 5 to 7 \(items 4 to 6 .*step 5: loss nan") as found:
         train(task, vectors(), config, tmp_path)

@@ -33,9 +33,10 @@ CHANGES = {
 OWN = "as configured"  # muon for the matrices, adamw for the rest
 
 
-def abstract_state(model, optimizer):
+def abstract_state(model, optimizer, changes=()):
     """A tiny model's abstract state on the reference mesh."""
-    config = load(ROOT / "configs" / "tiny" / f"{model}.py", CHANGES.get(model, ()))
+    changes = (*CHANGES.get(model, ()), *changes)
+    config = load(ROOT / "configs" / "tiny" / f"{model}.py", changes)
     loop = dataclasses.replace(
         build(LoopConfig, config.loop), ema_decay=0.9, mesh=CUBE, rules=RULES
     )

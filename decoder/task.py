@@ -92,7 +92,7 @@ class DecoderTask:
         logits = model(codes, masked, given, order=order, key=own)
         hidden = jnp.broadcast_to(masked[..., None], codes.shape)
         loss, accuracy = cross_entropy(logits, codes, hidden)
-        return loss, {"accuracy": accuracy}
+        return loss, {"accuracy": accuracy, "weight": hidden.sum(dtype=jnp.float32)}
 
     def _told(self, given: Mapping[str, Array], key: Array, num_rows: int) -> Mapping[str, Array]:
         """The conditions of a step, with some rows' left out."""

@@ -64,15 +64,19 @@ def partition_spec(
     return PartitionSpec(*parts)
 
 
-def constrain(x: jax.Array, axes: str) -> jax.Array:
-    """Pin `x` to the mesh by its letters; does nothing on one device or without rules."""
+def spec(axes: str, shape: tuple[int, ...]) -> PartitionSpec | None:
+    """Where `constrain` would put it; None where it does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     rules = _RULES.get({})
     if mesh.empty or mesh.size == 1 or not rules:
-        return x
-    return jax.lax.with_sharding_constraint(
-        x, partition_spec(axes, x.shape, rules, dict(mesh.shape))
-    )
+        return None
+    return partition_spec(axes, shape, rules, dict(mesh.shape))
+
+
+def constrain(x: jax.Array, axes: str) -> jax.Array:
+    """Pin `x` to the mesh by its letters; does nothing on one device or without rules."""
+    wanted = spec(axes, x.shape)
+    return x if wanted is None else jax.lax.with_sharding_constraint(x, wanted)
 
 
 def axes_tree(module: nnx.Module, *, field: str = "axes") -> dict[Any, Any]:

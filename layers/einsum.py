@@ -3,6 +3,7 @@ sharding."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -37,5 +38,34 @@ class Einsum(nnx.Module):
         self.kernel = nnx.Param(kernel, axes=kernel_axes, summed=summed)
 
     def __call__(self, x: Float[Array, ...]) -> Float[Array, ...]:
-        """The product, in `x`'s dtype."""
-        return jnp.einsum(self.equation, x, self.kernel[...].astype(x.dtype))
+        """The product, in `x`'s dtype; the kernel's gradient is summed, over devices too, in its
+        own."""
+        kernel = self.kernel[...]
+        if x.dtype == kernel.dtype:
+            return jnp.einsum(self.equation, x, kernel)
+        return _narrow_product(self.equation, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _narrow_product(equation: str, x: Float[Array, ...], kernel: Float[Array, ...]) -> Array:
+    """The product in `x`'s dtype. JAX would round the kernel's gradient to that dtype before the
+    devices add their shares."""
+    return jnp.einsum(equation, x, kernel.astype(x.dtype))
+
+
+def _forward(equation: str, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _narrow_product(equation, x, kernel), (x, kernel)
+
+
+def _backward(equation: str, inputs: tuple[Array, Array], pull: Array) -> tuple[Array, Array]:
+    x, kernel = inputs
+    inside, output = equation.split("->")
+    left, right = inside.split(",")
+    to_x = jnp.einsum(f"{output},{right}->{left}", pull, kernel.astype(x.dtype))
+    to_kernel = jnp.einsum(
+        f"{output},{left}->{right}", pull, x, preferred_element_type=kernel.dtype
+    )
+    return to_x, to_kernel
+
+
+_narrow_product.defvjp(_forward, _backward)

@@ -35,8 +35,9 @@ class PlannerTask:
         logits = model(batch["ids"]).logits
         # ids of a prompt may be past the logits, where a lookup is not a number
         targets = jnp.minimum(batch["ids"], self.model.vocab_size - 1)
-        loss, accuracy = cross_entropy(logits[:, :-1], targets[:, 1:], batch["planned"][:, 1:])
-        return loss, {"accuracy": accuracy}
+        counted = batch["planned"][:, 1:]
+        loss, accuracy = cross_entropy(logits[:, :-1], targets[:, 1:], counted)
+        return loss, {"accuracy": accuracy, "weight": counted.sum(dtype=jnp.float32)}
 
     def group(self, path: tuple[str, ...]) -> str:
         """Matrices of the blocks are `hidden`; embedding, head and scales are `rest`."""

@@ -76,7 +76,8 @@ _LOSSES: Mapping[str, tuple[Callable[[Array, Array], Scalar], Callable[[Array], 
 
 
 class Steps(nnx.Variable):
-    """How many steps a loss has counted; saved with the model, moved by no gradient."""
+    """How many steps a loss has counted; saved with the model, moved by no gradient, and but once
+    in a step of several microbatches."""
 
 
 class Anchor(nnx.Variable):
@@ -108,7 +109,7 @@ class Critic(nnx.Module):
                 self.norms.append(GroupNorm(after, config.num_groups))
             before = after
         self.head = Conv(before, 1, plain, rngs=rngs)
-        self.steps = Steps(jnp.zeros((), jnp.int32))
+        self.steps = Steps(jnp.zeros((), jnp.int32), once=True)
         self.real = Anchor(jnp.zeros(()))
         self.fake = Anchor(jnp.zeros(()))
 

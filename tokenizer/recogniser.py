@@ -245,8 +245,9 @@ class RecogniserTask:
         bare = (targets == BLANK).astype(jnp.float32)
         nll = optax.ctc_loss(logits, jnp.zeros(logits.shape[:2]), targets, bare, blank_id=BLANK)
         there = (boxes[..., 2] > 0).reshape(-1).astype(jnp.float32)
-        loss = (nll * there).sum() / jnp.maximum((1.0 - bare).sum(), 1.0)
-        return loss, {"nats_a_line": (nll * there).sum() / jnp.maximum(there.sum(), 1.0)}
+        total, num_bytes = (nll * there).sum(), (1.0 - bare).sum()
+        scalars = {"nats_a_line": total / jnp.maximum(there.sum(), 1.0), "weight": num_bytes}
+        return total / jnp.maximum(num_bytes, 1.0), scalars
 
     def group(self, path: tuple[str, ...]) -> str:
         """Matrices of the stem and the blocks are `hidden`; the head and the scales `rest`."""

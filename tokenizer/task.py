@@ -72,7 +72,13 @@ class TokenizerTask:
         self, model: Tokenizer, batch: Mapping[str, Array], key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Reconstruction plus the quantizer's own term, plus both players' of the critic; `key`
-        decides the quantizer's starts and restarts."""
+        decides the quantizer's starts and restarts.
+
+        All are means over rows, so there is no `weight`. Of microbatches (see
+        `train.step.gradients_of`) the losses by text count each one's boxes alike however many
+        it has, the critic's adaptive weight is each one's own, and codebooks and anchors average
+        over microbatches, the first of which starts a codebook.
+        """
         pixels = as_float(batch["pixels"])
         out = model(pixels, key=key)
         terms = self.terms(pixels, batch)

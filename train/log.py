@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,20 @@ class Log:
     """Writes from `step` on; records past it, left by a killed run, are dropped.
 
     A step's scalars are read when the next step's come (`later`), so that the host does not wait
-    for the device; every one is checked, and every `every_steps`-th is written.
+    for the device; every one is checked (and given to `see`), and every `every_steps`-th is
+    written. What is not finite is an error, unless the guard has left the step out (`skipped`):
+    then it is written, with null for such a value.
     """
 
-    def __init__(self, workdir: Path, *, step: int, num_steps: int, every_steps: int) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        step: int,
+        num_steps: int,
+        every_steps: int,
+        see: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
+    ) -> None:
         self.workdir = workdir
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
@@ -56,6 +66,7 @@ class Log:
         draft.write_text("".join(kept))
         os.replace(draft, path)
         self._every_steps = every_steps
+        self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
@@ -77,7 +88,8 @@ class Log:
         self._bar.update()
 
     def now(self) -> dict[str, float]:
-        """Wait for the last step's scalars, record them whatever its number, and return them."""
+        """Wait for the last step's scalars, record them whatever its number, and return those that
+        are finite."""
         return self._read(write=True)
 
     def _read(self, *, write: bool) -> dict[str, float]:
@@ -85,19 +97,25 @@ class Log:
             return {}
         (step, late), self._late = self._late, None
         values = {name: float(late[name]) for name in sorted(late, key=lambda n: n != "loss")}
-        _refuse_not_finite(step, values)
-        if write or (self._every_steps and step % self._every_steps == 0):
+        skipped = bool(values.get("skipped"))
+        if write or skipped or (self._every_steps and step % self._every_steps == 0):
             self.scalars(step, values)
             shown = {name: f"{value:.4g}" for name, value in list(values.items())[:3]}
             self._bar.set_postfix(shown, refresh=False)
-        return values
+        else:
+            _refuse_not_finite(step, values)
+        self._see(step, values)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Record numbers; raises `FloatingPointError` at one that is not finite."""
-        _refuse_not_finite(step, values)
-        for name, value in values.items():
+        """Record numbers; raises `FloatingPointError` at one that is not finite, unless they are a
+        skipped step's."""
+        if not values.get("skipped"):
+            _refuse_not_finite(step, values)
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for name, value in finite.items():
             self._board.add_scalar(name, value, step)
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json.dumps({"step": step, **dict.fromkeys(values), **finite}) + "\n")
         self._file.flush()
 
     def evaluation(self, step: int, found: Evaluation) -> None:

@@ -9,19 +9,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from layers.axes import axes_tree, use_rules
+from train import guard as guards
 from train import mesh as meshes
 from train import optimizer as optimizers
 from train.checkpoint import Checkpoints
 from train.data.batching import Batches, iterate
 from train.feeding import place_batch, rows_here
+from train.guard import GuardConfig, Streak
 from train.log import Evaluation, Log
 from train.optimizer import OptimizerConfig
 from train.state import State, shardings
+from train.step import Step, gradients_of, one_step
 from train.task import Task
 
 Probes = Mapping[str, Callable[..., Any]]
@@ -33,6 +35,8 @@ _CADENCE = (
     "eval_every_steps",
     "num_workers",
     "mesh",
+    "microbatches",
+    "guard",
 )
 
 
@@ -40,7 +44,8 @@ _CADENCE = (
 class LoopConfig:
     """How long, how often, where and by which optimizers.
 
-    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average.
+    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average. A step folds
+    over `microbatches` parts of its batch (1: takes it whole), for memory; it stays one update.
     """
 
     num_steps: int
@@ -51,6 +56,8 @@ class LoopConfig:
     log_every_steps: int = 20
     eval_every_steps: int = 0
     ema_decay: float = 0.0
+    microbatches: int = 1
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     num_workers: int = 0
     mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
     rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
@@ -63,7 +70,7 @@ class Plan:
     graphdef: Any
     abstract: State
     materialise: Callable[[], State]
-    step: Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
+    step: Step
 
 
 def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
@@ -80,44 +87,20 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
         _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
         params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
         ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
-        return State(jnp.zeros((), jnp.int32), params, extra, optimizer.init(params), ema)
+        opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
+        return State(step, params, extra, opt, ema, guards.fresh())
 
     abstract = jax.eval_shape(init)
     places = shardings(abstract, axes, mesh, config.rules)
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
     )
-    step = jax.jit(
-        one_step(task, graphdef, optimizer, config), donate_argnums=0, out_shardings=(places, None)
-    )
-    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), step)
-
-
-def one_step(
-    task: Task, graphdef: Any, optimizer: optax.GradientTransformation, config: LoopConfig
-) -> Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """State and batch to the next state and the scalars; its randomness is `fold_in(seed,
-    step)`."""
-
-    def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Any]]:
-            model = nnx.merge(graphdef, params, state.extra)
-            loss, scalars = task.loss(model, batch, key)
-            extra = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return loss, (scalars, extra)
-
-        (loss, (scalars, extra)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt = optimizer.update(grads, state.opt, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        decay = config.ema_decay
-        average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
-        ema = jax.tree.map(average, state.ema, params) if decay else {}
-        scalars = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **scalars}
-        return State(state.step + 1, params, extra, opt, ema), scalars
-
-    return step
+    step = one_step(
+        gradients_of(task, graphdef, axes, microbatches=config.microbatches),
+        optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard,
+    )  # fmt: skip
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
 
 
 def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
@@ -139,8 +122,8 @@ def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
 def identity(
     task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What must not change between restarts: the task, the data and the loop, without the cadences
-    and the mesh."""
+    """What must not change between restarts: the task, the data and the loop, without the cadences,
+    the mesh, how a batch is cut for it, and the guard."""
     kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CADENCE}
     fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
     return {"task": type(task).__name__, **fields, "data": data, "loop": kept}
@@ -160,7 +143,7 @@ def train(
     data: Mapping[str, Any] | None = None,
 ) -> State:
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
-    newest save.
+    newest save. Raises `Diverged` when the guard has seen too many bad updates.
 
     Item i of `dataset` is step i's batch, of which a process makes its own rows. `data` says in
     plain JSON what is in it: a restart with other data is refused, as one with another task or
@@ -184,8 +167,9 @@ def train(
             dataset, first, config.num_steps, rows=rows, num_workers=config.num_workers
         )
         with Log(
-            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps
-        ) as log:
+            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps,
+            see=Streak(config.guard).see,
+        ) as log:  # fmt: skip
             for step, batch in enumerate(batches, start=first + 1):
                 placed = place_batch(batch, mesh, config.rules, rows=rows, batch_size=size)
                 state, scalars = planned.step(state, placed)

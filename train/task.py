@@ -21,7 +21,12 @@ class Task(Protocol):
         ...
 
     def loss(self, model: Any, batch: Batch, key: Array) -> tuple[Float[Array, ""], Scalars]:
-        """The scalar to descend and what to log beside it."""
+        """The scalar to descend and what to log beside it.
+
+        Where the loss is a mean over a number of things that differs from batch to batch (tokens,
+        hidden codes), the scalar `weight` says how many; without it they are rows. A step that is
+        folded over microbatches needs it (see `train.step.gradients_of`).
+        """
         ...
 
     def group(self, path: tuple[str, ...]) -> str:

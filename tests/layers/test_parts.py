@@ -29,6 +29,23 @@ def still(B, T):
     return rotations(jnp.zeros((B, T, 1)), SIZES["H"])
 
 
+def test_a_narrow_product_has_a_wide_gradient_of_its_kernel():
+    """Rounded to bfloat16 it would be off by 2^-9; the two other numbers may be."""
+    einsum = Einsum("BTNH,NHD->BTD", SIZES, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(einsum)
+    x, pull = (normal(n, 2, 5, *s).astype(jnp.bfloat16) for n, s in ((1, (4, 4)), (2, (16,))))
+
+    def back(x):
+        y, pullback = jax.vjp(lambda p, x: nnx.merge(graphdef, p)(x), nnx.to_pure_dict(params), x)
+        return y, *pullback(pull.astype(y.dtype))
+
+    (y, grads, to_x), (wide_y, wide, wide_x) = back(x), back(x.astype(jnp.float32))
+    assert y.dtype == to_x.dtype == jnp.bfloat16 and grads["kernel"].dtype == jnp.float32
+    np.testing.assert_allclose(grads["kernel"], wide["kernel"], rtol=1e-5, atol=1e-5)
+    for narrow, full in ((y, wide_y), (to_x, wide_x)):
+        np.testing.assert_allclose(narrow.astype(jnp.float32), full, rtol=0.02, atol=0.05)
+
+
 def test_attention_is_its_formula():
     attention = Attention(SIZES, rngs=nnx.Rngs(0), qk_norm=True)
     x = normal(1, 2, 5, 16)

@@ -55,9 +55,10 @@ class Net(nnx.Module):
 @dataclasses.dataclass(frozen=True)
 class NetTask:
     """Learn to shift a vector by one, under noise that only the step's key decides; a scalar turns
-    into NaN at step `bad_from`."""
+    into NaN at step `bad_from`, and the loss at each of `poisoned`."""
 
     bad_from: int = 0
+    poisoned: tuple[int, ...] = ()
 
     def init(self, rngs):
         return Net(rngs=rngs)
@@ -68,7 +69,9 @@ class NetTask:
         noise = 0.1 * jax.random.normal(key, y.shape)
         bad = self.bad_from and batch["step"][0] >= self.bad_from
         bias = jnp.where(bad, jnp.nan, y.mean())
-        return jnp.mean(jnp.square(y - batch["y"] + noise)), {"bias": bias}
+        loss = jnp.mean(jnp.square(y - batch["y"] + noise))
+        poisoned = jnp.isin(batch["step"][0], jnp.array(self.poisoned, jnp.int32))
+        return jnp.where(poisoned, jnp.nan, 1.0) * loss, {"bias": bias}
 
     def group(self, path):
         return "frozen" if path[0] == "fixed" else "hidden"

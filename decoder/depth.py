@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from decoder.trunk import Trunk
 from layers.block import BlockConfig
 from layers.einsum import Einsum
+from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotations
 
@@ -57,9 +58,9 @@ class Depth(nnx.Module):
         told = self.codes_in(jax.nn.one_hot(codes, self.codebook_size))
         before = jnp.cumsum(told, axis=2) - told
         tokens = self.position_in(features)[:, :, None] + self.depth_vectors[...] + before
-        mask = jnp.tril(jnp.ones((Q, Q), bool))[None, None]
         rows = tokens.reshape(B * T, Q, -1)
-        out, _ = self.blocks(rows, self._turn(jnp.arange(Q), B * T), mask, key=key)
+        turn = self._turn(jnp.arange(Q), B * T)
+        out, _ = self.blocks(rows, turn, Mask(causal=True), key=key)
         return self.norm(out).reshape(tokens.shape)
 
     def write(

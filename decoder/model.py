@@ -24,6 +24,7 @@ from decoder.trunk import Trunk
 from layers.block import BlockConfig, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
+from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotations
 
@@ -229,7 +230,7 @@ class Decoder(nnx.Module):
         cos, sin = self.turn(told, B, (y, x))
         if self.config.objective == "random":  # the queries stand where the codes do
             cos, sin = (jnp.concatenate([part, part[:, -y * x :]], axis=1) for part in (cos, sin))
-        tokens, _ = self.blocks(page, (cos, sin), self.sight(told, (y, x), order), key=key)
+        tokens, _ = self.blocks(page, (cos, sin), self.mask(told, (y, x), order), key=key)
         return self.norm(tokens[:, -y * x :])
 
     def choose(
@@ -317,6 +318,19 @@ class Decoder(nnx.Module):
             rank = jnp.broadcast_to(jnp.arange(T), (told["letters"].shape[0], T))
             return sight_in_order(told, grid, order or Order(rank), locked=locked)
         return sight(told, grid, causal=self.config.causal, locked=locked)
+
+    def mask(
+        self, told: Mapping[str, Array], grid: tuple[int, int], order: Order | None = None
+    ) -> Mask:
+        """`sight` as attention kernels are told of it: in their own terms where it can be said in
+        them."""
+        if self.config.num_classes:
+            return Mask(causal=True)
+        if self.config.objective == "random" or self.config.conditioning.lock_regions:
+            return Mask(pairs=self.sight(told, grid, order))
+        letters = told["letters"]
+        there = (letters > 0).sum(axis=1)  # letters that are there come first
+        return Mask(causal=self.config.causal, prefix=letters.shape[1], num_present=there)
 
     def _logits(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from layers.attention import LayerCache
 from layers.axes import constrain
 from layers.block import Block, BlockConfig, Dropout, Stack
+from layers.masks import Mask
 
 
 class Trunk(Stack):
@@ -28,7 +29,7 @@ class Trunk(Stack):
         self,
         tokens: Float[Array, "B T D"],
         turn: tuple[Array, Array],
-        mask: Bool[Array, "#B 1 #T S"],
+        mask: Mask | Bool[Array, "#B 1 #T S"],
         *,
         cache: LayerCache | None = None,
         at: Int[Array, " B"] | None = None,

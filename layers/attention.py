@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from layers.einsum import Einsum
+from layers.kernels import attend
+from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotate
 
@@ -49,13 +50,13 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         rotations: tuple[Array, Array],
-        mask: Bool[Array, "#B 1 #T S"],
+        mask: Mask | Bool[Array, "#B 1 #T S"],
         *,
         cache: LayerCache | None = None,
         at: Int[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """`mask` is True where a query may look. With a cache the new positions are written at `at`
-        first."""
+        """A table as `mask` is True where a query may look. With a cache the new positions are
+        written at `at` first, and the plain kernel reads it."""
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -63,6 +64,6 @@ class Attention(nnx.Module):
         if cache is not None and at is not None:
             cache = LayerCache(write(cache.keys, key, at), write(cache.values, value, at))
             key, value = cache.keys.astype(x.dtype), cache.values.astype(x.dtype)
-        mask = jnp.broadcast_to(mask, (x.shape[0], 1, x.shape[1], key.shape[1]))
-        heads = jax.nn.dot_product_attention(query, key, value, mask=mask)
-        return self.out(heads), cache
+        mask = mask if isinstance(mask, Mask) else Mask(pairs=mask)
+        kernel = "" if cache is None else "xla"
+        return self.out(attend(query, key, value, mask, kernel=kernel)), cache

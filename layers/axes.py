@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
@@ -77,6 +79,38 @@ def constrain(x: jax.Array, axes: str) -> jax.Array:
     """Pin `x` to the mesh by its letters; does nothing on one device or without rules."""
     wanted = spec(axes, x.shape)
     return x if wanted is None else jax.lax.with_sharding_constraint(x, wanted)
+
+
+def shard_map(run: Callable[..., Any], query: Any, key: Any, value: Any, mask: Any) -> Any:
+    """`run(query, key, value, mask)`, an attention that XLA cannot partition, on each device's own
+    rows and heads; as it is on one device or without rules.
+
+    Heads are cut where those of the queries are. A kv head goes to every device that has a query
+    head of its group: where there are fewer of them than devices, each is repeated.
+    """
+    mesh, rules = jax.sharding.get_abstract_mesh(), _RULES.get({})
+    if mesh.empty or mesh.size == 1 or not rules:
+        return run(query, key, value, mask)
+    sizes = dict(mesh.shape)
+    rows, _, heads, _ = partition_spec("B_N_", query.shape, rules, sizes)
+    heads = (heads,) if isinstance(heads, str) else heads or ()
+    ways = math.prod(sizes[name] for name in heads)
+    num_heads, num_kv_heads = query.shape[2], key.shape[2]
+    times = math.lcm(num_kv_heads, ways) // num_kv_heads
+    if num_heads % (num_kv_heads * times):
+        times = num_heads // num_kv_heads
+    if times > 1:
+        key, value = (jnp.repeat(x, times, axis=2) for x in (key, value))
+    array = PartitionSpec(rows, None, heads, None)
+    leaves, shape = jax.tree.flatten(mask)
+    of_mask = tuple(PartitionSpec(rows if x.shape[0] > 1 else None) for x in leaves)
+
+    def own(query: Any, key: Any, value: Any, *leaves: Any) -> Any:
+        return run(query, key, value, jax.tree.unflatten(shape, leaves))
+
+    specs = (array, array, array, *of_mask)
+    cut = jax.shard_map(own, in_specs=specs, out_specs=array, check_vma=False)
+    return cut(query, key, value, *leaves)
 
 
 def axes_tree(module: nnx.Module, *, field: str = "axes") -> dict[Any, Any]:

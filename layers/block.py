@@ -13,16 +13,34 @@ from jaxtyping import Array, Bool, Float, Int
 
 from layers.attention import Attention, LayerCache
 from layers.axes import constrain
+from layers.masks import Mask
 from layers.mlp import SwiGLU
 from layers.norm import RMSNorm
+from layers.splash import SAVED
+
+
+def _of_weights(primitive: Any, *arrays: Any, **options: Any) -> bool:
+    """Whether a value is a product of weights, or what a fused attention's backward pass reads of
+    its forward one: Splash gives that a name, cuDNN has a primitive of its own."""
+    policies = jax.checkpoint_policies
+    return bool(
+        policies.dots_with_no_batch_dims_saveable(primitive, *arrays, **options)
+        or policies.save_only_these_names(SAVED)(primitive, *arrays, **options)
+        or primitive.name.startswith("dot_product_attention_fwd")
+    )
+
 
 REMATS = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": _of_weights,
+    "all_dots": jax.checkpoint_policies.dots_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
 }
-"""What the backward pass of a stack keeps by name: everything, nothing but each layer's input, or
-also what the weights' products gave (the attention's own products are made again)."""
+"""What the backward pass of a stack keeps by name, beside each layer's input: `none` makes nothing
+again, `full` everything. `dots` keeps what the weights' products gave and what a fused attention
+would have to run for again (scores of the plain one are made again); `all_dots` those scores too.
+`offload` keeps the weights' products in the host's memory."""
 
 
 DTYPES = ("float32", "bfloat16")
@@ -124,7 +142,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         rotations: tuple[Array, Array],
-        mask: Bool[Array, "#B 1 #T S"],
+        mask: Mask | Bool[Array, "#B 1 #T S"],
         *,
         cache: LayerCache | None = None,
         at: Int[Array, " B"] | None = None,

@@ -1,5 +1,7 @@
 """The stack in training: what the backward pass makes again, and updates thinned by a key."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax import nnx
 
 from layers.block import REMATS, Block, BlockConfig, Dropout, Stack, causal_mask
+from layers.masks import Mask
 from layers.rope import rotations
 from tests.tokenizer.menu import QUICK
 
@@ -41,6 +44,34 @@ def test_remat_changes_what_is_kept_and_not_what_is_found():
         )
     with pytest.raises(ValueError, match="remat 'some' is not known; there is: none, full, dots"):
         gradient("some")
+
+
+def test_remat_keeps_less_the_more_it_makes_again():
+    """Bytes that a gradient over four layers of 256 tokens needs beside arguments and results."""
+    config = dataclasses.replace(CONFIG, num_layers=4)
+    graphdef, state = nnx.split(
+        nnx.eval_shape(lambda: Stack(lambda r: Block(config, rngs=r), 4, rngs=nnx.Rngs(0)))
+    )
+    places = jnp.zeros((2, 256, 1))
+
+    def loss(params, x, remat):
+        layer = lambda layer, x, _: (layer(x, rotations(places, 8), Mask(causal=True))[0], None)  # noqa: E731
+        return jnp.square(nnx.merge(graphdef, params).scan(layer, x, remat=remat)[0]).sum()
+
+    def spent(remat):
+        grad = jax.jit(jax.grad(loss), static_argnums=2, compiler_options=QUICK)
+        x = jax.ShapeDtypeStruct((2, 256, 32), jnp.float32)
+        program = grad.lower(nnx.to_pure_dict(state), x, remat).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    need = {name: spent(name) for name in ("full", "dots", "all_dots", "none")}
+    assert need["full"] < need["dots"] < need["all_dots"] < need["none"], need
+    assert need["full"] < 0.5 * need["none"], need
+
+
+def test_offloading_keeps_products_in_the_hosts_memory():
+    program, _ = gradient("offload")
+    assert "pinned_host" in program or "<host>" in program
 
 
 def test_dropout_keeps_the_mean_and_zeroes_its_share():

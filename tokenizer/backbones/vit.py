@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from layers.block import Block, BlockConfig, Stack
 from layers.einsum import Einsum
+from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotations
 from tokenizer.backbones.config import BackboneConfig
@@ -43,7 +44,7 @@ class Transformer(nnx.Module):
         """Normalised features of each position."""
         B, y, width, D = x.shape
         where = jnp.broadcast_to(places(y, width), (B, y * width, 2))
-        turn, mask = rotations(where, self.head_size), jnp.ones((1, 1, 1, y * width), bool)
+        turn, mask = rotations(where, self.head_size), Mask()
         tokens, _ = self.blocks.scan(
             lambda layer, x, _: (layer(x, turn, mask)[0], None), x.reshape(B, y * width, D)
         )

@@ -59,15 +59,20 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Abstract
     task = planner_task(config)
     record = planner_example({"prompt": "a page", "blueprint": _blank(data)}, task.model.max_length)
     num_rows = data.batch_size
-    cache = jax.eval_shape(
-        lambda: task.probes()["empty_cache"](task.init(nnx.Rngs(0)), jnp.zeros(num_rows))
-    )
+    structures = []  # the cache travels as its arrays, since its class takes no shapes
+
+    def leaves() -> list[jax.Array]:
+        cache = task.probes()["empty_cache"](task.init(nnx.Rngs(0)), jnp.zeros(num_rows))
+        structures.append(jax.tree.structure(cache))
+        return jax.tree.leaves(cache)
+
+    def step(probes: Any, ids: Any, cache: list[Any], at: Any) -> Any:
+        return probes["step"](ids, jax.tree.unflatten(structures[0], cache), at)
+
     row = jax.ShapeDtypeStruct((num_rows,), jnp.int32)
     ids = jax.ShapeDtypeStruct((num_rows, 1), jnp.int32)
-    generation = Generation(
-        "a token of every plan", lambda probes, *arrays: probes["step"](*arrays),
-        (ids, cache, row), ("BT", "LBSKH", "B"), updated=1,
-    )  # fmt: skip
+    arrays = (ids, jax.eval_shape(leaves), row)
+    generation = Generation("a token of every plan", step, arrays, ("BT", "LBSKH", "B"), updated=1)
     return AbstractRun(task, loop, _batch(record, num_rows), generation)
 
 
@@ -87,7 +92,8 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Abstract
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), data.batch_size))
     masked = jax.ShapeDtypeStruct(whole.shape[:3], jnp.bool_)
     generation = Generation(
-        "all codes of every page", lambda probes, *arrays: print_codes(probes, *arrays, press=press),
+        "all codes of every page",
+        lambda probes, *arrays: print_codes(probes, *arrays, press=press),
         (whole, masked, given, keys), ("B___", "B__", told, "B"),
     )  # fmt: skip
     return AbstractRun(task, loop, batch, generation)

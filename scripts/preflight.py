@@ -24,7 +24,7 @@ import jax
 from pipeline.abstract import AbstractRun, abstract_run
 from train import config as configs
 from train import preflight, roofline
-from train.roofline import GIB
+from train.roofline import GB
 
 ESTIMATE = "an estimate from the program for CPU devices: a GPU's compiler fuses and keeps other"
 
@@ -34,13 +34,15 @@ def _start(where: preflight.Target) -> None:
     jax.config.update("jax_platforms", "cpu")
     if not where.is_tpu:
         jax.config.update("jax_num_cpu_devices", where.num_devices)
-    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_STDERR_LOG_LEVEL", "0")):
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no machine of Google's
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nobody takes a TPU
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "1")  # the partitioner's warnings are read
 
 
 def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked: bool) -> dict:
     """Everything that is said about a run on a target."""
-    mesh = preflight.lay_out(run.loop, where)
+    with preflight.captured_stderr():  # libtpu says that it finds no TPU
+        mesh = preflight.lay_out(run.loop, where)
     sizes = dict(mesh.shape)
     planned, program = preflight.train_step(run.task, run.loop, run.batch, mesh)
     parts = roofline.memory(
@@ -52,7 +54,7 @@ def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked:
     executed = step.get("flops_per_chip", 0) * mesh.size
     said: dict[str, Any] = {
         "target": f"{where.kind}:{where.size}", "estimate": where.kind == "h100", "mesh": sizes,
-        "fits": step["fits"], "hbm_per_chip_gb": step["needed_gib"], "hbm_parts_gb": parts,
+        "fits": step["fits"], "hbm_per_chip_gb": step["needed_gb"], "hbm_parts_gb": parts,
         "flops_per_step": executed, "model_flops_per_step": flops,
         "collective_bytes_per_chip": step.get("collective_bytes_per_chip", {}),
         "roofline_step_s": step_s,
@@ -61,7 +63,7 @@ def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked:
     }  # fmt: skip
     remat = getattr(getattr(run.task, "model", None), "remat", None)
     if not step["fits"]:
-        said["remedy"] = roofline.remedy(parts, step["hbm_gib"], remat)
+        said["remedy"] = roofline.remedy(parts, step["hbm_gb"], remat)
     if asked and run.generation and step["fits"]:
         generated = preflight.generation_step(run.task, run.loop, planned, run.generation, mesh)
         report = roofline.report(generated, chip, sizes)
@@ -70,19 +72,19 @@ def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked:
 
 
 def _program(name: str, said: dict) -> list[str]:
-    limit = "unknown" if said["hbm_gib"] is None else f"{said['hbm_gib']:.2f}"
+    limit = "unknown" if said["hbm_gb"] is None else f"{said['hbm_gb']:.2f}"
     verdict = "fits" if said["fits"] else "DOES NOT FIT"
-    rows = [f"{name}: {said['needed_gib']:.2f} GiB of {limit} a chip: {verdict} "
+    rows = [f"{name}: {said['needed_gb']:.2f} GB of {limit} a chip: {verdict} "
             f"(compiled in {said['compile_s']} s)"]  # fmt: skip
     if said["problem"]:
         return [*rows, f"  {said['problem']}"]
     rows.append(
-        f"  {said['flops_per_chip']:.4g} FLOPs and {said['hbm_bytes_per_chip'] / GIB:.2f} GiB of "
+        f"  {said['flops_per_chip']:.4g} FLOPs and {said['hbm_bytes_per_chip'] / GB:.2f} GB of "
         f"memory traffic a chip: {said['arithmetic_intensity']:.0f} FLOPs a byte"
     )
     for kind, axes in said["collective_bytes_per_chip"].items():
         for axis, size in axes.items():
-            rows.append(f"  {kind:18s} over {axis:12s} {size / GIB:10.4f} GiB sent a chip")
+            rows.append(f"  {kind:18s} over {axis:12s} {size / GB:10.4f} GB sent a chip")
     times = {k.removesuffix("_s"): v for k, v in said["bounds_s"].items()}
     if said["roofline_s"] is not None:
         shown = ", ".join(f"{name} {seconds:.4f} s" for name, seconds in times.items())
@@ -96,7 +98,7 @@ def printed(said: dict) -> str:
     """The report as text."""
     mesh = " x ".join(f"{name}={size}" for name, size in said["mesh"].items())
     rows = [f"{said['target']}, mesh {mesh}" + (f" ({ESTIMATE})" if said["estimate"] else "")]
-    rows += [f"  {size:9.3f} GiB {name}" for name, size in said["hbm_parts_gb"].items()]
+    rows += [f"  {size:9.3f} GB {name}" for name, size in said["hbm_parts_gb"].items()]
     rows += [f"  left out, since it needs a trained model: {name}" for name in said["left_out"]]
     rows += _program("train step", said["step"])
     rows.append(f"  {said['flops_per_step']:.4g} FLOPs a step, "
@@ -114,14 +116,14 @@ def main() -> int:
     flags.add_argument("--config", type=Path, required=True)
     flags.add_argument("--target", default="cpu:1", help="kind:size, as v5p:8x8x8, h100:64, cpu:8")
     flags.add_argument("--json", type=Path, help="write the numbers there")
-    flags.add_argument("--hbm-gib", type=float, help="a chip's memory, if not as the kind says")
+    flags.add_argument("--hbm-gb", type=float, help="a chip's memory, if not as the kind says")
     flags.add_argument("--no-generation", action="store_true", help="compile the train step only")
     args, overrides = flags.parse_known_args()
     where = preflight.target(args.target)
     _start(where)
     chip = preflight.CHIPS[where.kind]
-    if args.hbm_gib is not None:
-        chip = dataclasses.replace(chip, hbm_bytes=args.hbm_gib * GIB)
+    if args.hbm_gb is not None:
+        chip = dataclasses.replace(chip, hbm_bytes=args.hbm_gb * GB)
     run = abstract_run(configs.load(args.config, overrides))
     said = look(run, where, chip, not args.no_generation)
     print(printed(said))

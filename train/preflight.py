@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import math
 import os
 import re
@@ -51,6 +52,11 @@ CHIPS: Mapping[str, Chip] = {
 }
 
 
+def has_libtpu() -> bool:
+    """Whether the compiler for TPUs is installed here."""
+    return importlib.util.find_spec("libtpu") is not None or "TPU_LIBRARY_PATH" in os.environ
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """`v5p:8x8x8` is a slice of TPUs, compiled for by libtpu; `h100:64` and `cpu:8` are so many
@@ -80,15 +86,15 @@ class Target:
                     f"are {len(devices)}; set JAX_NUM_CPU_DEVICES"
                 )
             return devices[: self.num_devices]
+        if not has_libtpu():
+            raise ValueError(
+                "TPU targets need libtpu: pip install -c constraints.txt '.[preflight]'"
+            )
+        name = f"{self.kind}:{self.size}"
         try:
-            name = f"{self.kind}:{self.size}"
             return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
         except Exception as problem:  # whatever the plug-in raises
-            if "libtpu" in str(problem).lower() or isinstance(problem, (ImportError, OSError)):
-                raise ValueError(
-                    "TPU targets need libtpu: pip install -c constraints.txt '.[preflight]'"
-                ) from problem
-            raise ValueError(f"{self.kind}:{self.size} cannot be described: {problem}") from problem
+            raise ValueError(f"{name} cannot be described: {problem}") from problem
 
 
 def target(text: str) -> Target:
@@ -134,7 +140,8 @@ class Program:
 
 @contextlib.contextmanager
 def captured_stderr() -> Iterator[Callable[[], str]]:
-    """What C++ writes to the process's stderr inside the block, which keeps it from the screen."""
+    """What C++ writes to the process's stderr inside the block, which keeps it from the screen,
+    unless the block raises."""
     saved = os.dup(2)
     with tempfile.TemporaryFile("w+") as kept:
         os.dup2(kept.fileno(), 2)
@@ -145,6 +152,9 @@ def captured_stderr() -> Iterator[Callable[[], str]]:
 
         try:
             yield so_far
+        except BaseException:
+            os.write(saved, so_far().encode())
+            raise
         finally:
             os.dup2(saved, 2)
             os.close(saved)

@@ -16,7 +16,7 @@ from train.preflight import Chip, Program, chip_bytes
 from train.state import State
 from train.task import Task
 
-GIB = 2**30
+GB = 1e9
 
 
 def _multiply_adds(jaxpr: Any) -> int:
@@ -114,7 +114,7 @@ def by_kind_and_axis(work: Work, mesh: Mapping[str, int]) -> dict[str, dict[str,
 
 
 def memory(state: State, batch: Any, program: Program) -> dict[str, float]:
-    """GiB on each chip by what holds them: the state from its shardings, the rest from the
+    """GB on each chip by what holds them: the state from its shardings, the rest from the
     compiler. Without a compiled program the rest is unknown."""
     parts = {
         "parameters": chip_bytes(state.params), "optimizer": chip_bytes(state.opt),
@@ -123,15 +123,15 @@ def memory(state: State, batch: Any, program: Program) -> dict[str, float]:
     }  # fmt: skip
     if program.work is not None:
         parts["activations and temporaries"] = program.temporary_bytes
-    return {name: size / GIB for name, size in parts.items()}
+    return {name: size / GB for name, size in parts.items()}
 
 
-def remedy(parts: Mapping[str, float], hbm_gib: float, remat: str | None) -> str:
+def remedy(parts: Mapping[str, float], hbm_gb: float, remat: str | None) -> str:
     """What to change in the config of a step that does not fit."""
     state = sum(size for name, size in parts.items() if not name.startswith("activations"))
-    if state > 0.8 * hbm_gib:
+    if state > 0.8 * hbm_gb:
         return (
-            f"the state alone takes {state:.2f} GiB of a chip: cut it over more chips "
+            f"the state alone takes {state:.2f} GB of a chip: cut it over more chips "
             "(a larger fsdp in config.loop.mesh, or rules that name it), or keep no average"
         )
     if remat not in (None, "full"):
@@ -152,7 +152,7 @@ def advice(work: Work, mesh: Mapping[str, int]) -> list[str]:
     for axes, size in spread.items():
         if size > 0.05 * sum(found.wire_bytes for found in work.collectives):
             told.append(
-                f"{size / GIB:.2f} GiB of all-reduce over {axes} are gathers that the compiler "
+                f"{size / GB:.2f} GB of all-reduce over {axes} are gathers that the compiler "
                 "does as all-reduces of twice the bytes: it does so where an axis covers the whole "
                 "torus of a slice; give it a part, and `data` the rest"
             )
@@ -165,8 +165,8 @@ def report(program: Program, chip: Chip, mesh: Mapping[str, int]) -> dict[str, A
     """A program's numbers in plain JSON."""
     said: dict[str, Any] = {
         "compile_s": round(program.seconds, 1),
-        "needed_gib": program.needed_bytes / GIB,
-        "hbm_gib": None if chip.hbm_bytes is None else chip.hbm_bytes / GIB,
+        "needed_gb": program.needed_bytes / GB,
+        "hbm_gb": None if chip.hbm_bytes is None else chip.hbm_bytes / GB,
         "fits": not program.problem and program.needed_bytes <= (chip.hbm_bytes or math.inf),
         "problem": program.problem,
         "rematerialisations": list(program.warnings),

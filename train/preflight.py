@@ -191,7 +191,8 @@ def lay_out(config: LoopConfig, where: Target) -> Mesh:
     mesh = meshes.build(config.mesh, where.devices())
     if not where.is_tpu:
         return mesh
-    grid = mesh_utils.create_device_mesh(mesh.devices.shape, where.devices())
+    shape, devices = mesh.devices.shape, where.devices()
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
 
 

@@ -36,6 +36,11 @@ def use_rules(rules: Rules) -> Iterator[None]:
         _RULES.reset(token)
 
 
+def current_rules() -> Rules:
+    """What `use_rules` set around here; empty without one."""
+    return _RULES.get({})
+
+
 def partition_spec(
     axes: str, shape: tuple[int, ...], rules: Rules, mesh_sizes: Mapping[str, int]
 ) -> PartitionSpec:

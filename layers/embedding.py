@@ -5,9 +5,34 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from layers.axes import constrain
+from layers.axes import current_rules, partition_spec
+
+
+def lookup(table: Float[Array, "V D"], ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    """Rows of a table that may lie in pieces, for ids that lie by B. Each device gathers the table
+    and looks up its own ids; backwards it adds up its own gradient and keeps the sum of its piece.
+
+    Left to the partitioner, a table whose D shares the batch's mesh axes is rematerialised, or its
+    gradient summed whole over all devices.
+    """
+    mesh, rules = jax.sharding.get_abstract_mesh(), current_rules()
+    sizes = {} if mesh.empty or not ids.ndim else dict(mesh.shape)
+    pieces = partition_spec("VD", table.shape, rules, sizes)
+    if not any(pieces):
+        return table[ids]
+    rows = partition_spec("B" + "_" * (ids.ndim - 1), ids.shape, rules, sizes)
+
+    def own(piece: Array, ids: Array) -> Array:
+        for dimension, axes in enumerate(pieces):
+            if axes:
+                piece = jax.lax.all_gather(piece, axes, axis=dimension, tiled=True)
+        return piece[ids]
+
+    specs = {"in_specs": (pieces, rows), "out_specs": PartitionSpec(*rows, None)}
+    return jax.shard_map(own, **specs, check_vma=False)(table, ids)
 
 
 class Embed(nnx.Module):
@@ -18,9 +43,8 @@ class Embed(nnx.Module):
         self.table = nnx.Param(table, axes="VD", summed="D")
 
     def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        """Rows of the table, which is gathered whole first: the batch shares the mesh axes of its
-        D, and a lookup in a sharded table would rematerialise it."""
-        return constrain(self.table[...], "__")[ids]
+        """Rows of the table."""
+        return lookup(self.table[...], ids)
 
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Logits against every row."""

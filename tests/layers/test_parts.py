@@ -16,6 +16,7 @@ from layers.losses import cross_entropy, reconstruction
 from layers.mlp import SwiGLU
 from layers.norm import RMSNorm
 from layers.rope import rotate, rotations
+from train.hlo_work import work
 
 SIZES = {"D": 16, "N": 4, "K": 2, "H": 4, "F": 24}
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "N": "tensor", "F": "tensor", "V": "tensor"}
@@ -160,3 +161,23 @@ def test_a_sharded_lookup_is_the_lookup(capfd):
         )
     np.testing.assert_array_equal(found, expected)
     assert "rematerialization" not in capfd.readouterr().err
+
+
+def test_a_sharded_lookup_has_the_gradient_of_the_lookup():
+    embed = Embed(32, 16, rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(1), (8, 6), 0, 5)  # most rows more than once
+    graphdef, state = nnx.split(embed)
+    loss = lambda s, i: jnp.sin(nnx.merge(graphdef, s)(i)).sum()  # noqa: E731
+    expected = jax.grad(loss)(state, ids)
+    with jax.set_mesh(mesh()), use_rules(RULES):
+        placed = jax.tree.map(lambda t: jax.device_put(t, jax.P("tensor", "fsdp")), state)
+        step = jax.jit(jax.grad(loss))
+        rows = jax.device_put(ids, jax.P(("data", "fsdp")))
+        found = step(placed, rows)
+        text = step.lower(placed, rows).compile().as_text()
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+        assert one.sharding.shard_shape(one.shape) == (32 // 2, 16 // 2)
+    # what goes round is the gradient's pieces, and the ids do not
+    kinds = {c.kind for c in work(text, 8).collectives}
+    assert "reduce-scatter" in kinds and "all-to-all" not in kinds

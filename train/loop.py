@@ -1,136 +1,36 @@
-"""The one loop. It reads aloud: plan, restore or materialise, then step, log, save and evaluate."""
+"""The one loop. It reads aloud: plan, restore or materialise, then step, log, evaluate and save."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
-from layers.axes import axes_tree, use_rules
-from train import guard as guards
-from train import mesh as meshes
-from train import optimizer as optimizers
-from train.checkpoint import Checkpoints
+from layers.axes import use_rules
+from layers.kernels import use_kernel
+from train.checkpoint import About, Checkpoints
+from train.cluster_check import check_cluster
 from train.data.batching import Batches, iterate
 from train.feeding import place_batch, rows_here
-from train.guard import GuardConfig, Streak
+from train.guard import Diverged, Streak
 from train.log import Evaluation, Log
-from train.optimizer import OptimizerConfig
-from train.state import State, shardings
-from train.step import Step, gradients_of, one_step
+from train.pace import Pace
+from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
+from train.state import State
+from train.stopping import Stopped
+from train.supervision import Supervision, supervision
 from train.task import Task
 
-Probes = Mapping[str, Callable[..., Any]]
 Evaluator = Callable[[int, Probes], Evaluation]
-_CADENCE = (
-    "save_every_steps",
-    "keep",
-    "log_every_steps",
-    "eval_every_steps",
-    "num_workers",
-    "mesh",
-    "microbatches",
-    "guard",
-)
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """How long, how often, where and by which optimizers.
-
-    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average. A step folds
-    over `microbatches` parts of its batch (1: takes it whole), for memory; it stays one update.
-    """
-
-    num_steps: int
-    optimizers: Mapping[str, OptimizerConfig]
-    seed: int = 0
-    save_every_steps: int = 500
-    keep: int = 2
-    log_every_steps: int = 20
-    eval_every_steps: int = 0
-    ema_decay: float = 0.0
-    microbatches: int = 1
-    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
-    num_workers: int = 0
-    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
-    rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything that is known before the first number: shapes, places and the two programs."""
-
-    graphdef: Any
-    abstract: State
-    materialise: Callable[[], State]
-    step: Step
-
-
-def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
-    """Shape the state by `eval_shape`, place it by the rules, and jit init and step around it."""
-    module = nnx.eval_shape(lambda: task.init(nnx.Rngs(config.seed)))
-    graphdef, params, _ = nnx.split(module, nnx.Param, ...)
-    axes = axes_tree(module)
-    optimizer = optimizers.build(
-        config.optimizers, task.group, nnx.to_pure_dict(params),
-        axes=axes, summed=axes_tree(module, field="summed"), num_steps=config.num_steps,
-    )  # fmt: skip
-
-    def init() -> State:
-        _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
-        params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
-        ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
-        opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
-        return State(step, params, extra, opt, ema, guards.fresh())
-
-    abstract = jax.eval_shape(init)
-    places = shardings(abstract, axes, mesh, config.rules)
-    placed = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
-    )
-    step = one_step(
-        gradients_of(task, graphdef, axes, microbatches=config.microbatches),
-        optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard,
-    )  # fmt: skip
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
-
-
-def bind(task: Task, graphdef: Any) -> Callable[[State], Probes]:
-    """The task's probes, jitted once, as functions of arrays alone for the state they are given."""
-    jitted = {
-        name: jax.jit(lambda w, e, *xs, _probe=probe: _probe(nnx.merge(graphdef, w, e), *xs))
-        for name, probe in task.probes().items()
-    }
-
-    def for_state(state: State) -> Probes:
-        return {
-            name: lambda *xs, _f=f: _f(state.weights, state.extra, *xs)
-            for name, f in jitted.items()
-        }
-
-    return for_state
-
-
-def identity(
-    task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What must not change between restarts: the task, the data and the loop, without the cadences,
-    the mesh, how a batch is cut for it, and the guard."""
-    kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CADENCE}
-    fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
-    return {"task": type(task).__name__, **fields, "data": data, "loop": kept}
-
-
-def _due(step: int, every_steps: int) -> bool:
-    return every_steps > 0 and step % every_steps == 0
+class _Asked(Exception):
+    """An evaluation was left because the run is to stop."""
 
 
 def train(
@@ -140,46 +40,96 @@ def train(
     workdir: Path,
     *,
     evaluate: Evaluator | None = None,
-    data: Mapping[str, Any] | None = None,
+    about: About | None = None,
 ) -> State:
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
-    newest save. Raises `Diverged` when the guard has seen too many bad updates.
+    newest save.
 
-    Item i of `dataset` is step i's batch, of which a process makes its own rows. `data` says in
-    plain JSON what is in it: a restart with other data is refused, as one with another task or
-    optimizer is.
+    Item i of `dataset` is step i's batch, of which a process makes its own rows. `about.data` says
+    in plain JSON what is in it: a restart with other data is refused, as one with another task or
+    optimizer is. Raises `ClusterError` when the processes do not fit together, `CheckpointError`
+    for a save that cannot be gone on from or written, `Diverged` when the guard has seen too many
+    bad updates, and `Stopped` when a signal asked for it; after the last two the state is saved.
     """
-    mesh = meshes.build(config.mesh)
-    with jax.set_mesh(mesh), use_rules(config.rules):
-        planned = plan(task, config, mesh)
-        checkpoints = Checkpoints(
-            workdir / "checkpoints", identity=identity(task, config, data), keep=config.keep
-        )
-        state = checkpoints.restore(planned.abstract)
-        state = planned.materialise() if state is None else state
-        first = int(state.step)
+    about = about or About()
+    with supervision() as watch:
+        named = identity(task, config, about.data)
+        with watch.watchdog.phase("init"):
+            check_cluster(watch.cluster, identity=named, workdir=workdir)
+        mesh = config.build_mesh()
+        run = _Run(task, config, workdir, mesh, watch)
+        with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
+            planned = plan(task, config, mesh)
+            with Checkpoints(
+                workdir / "checkpoints", identity=named, config=config.checkpoint, about=about,
+                cluster=watch.cluster,
+            ) as checkpoints:  # fmt: skip
+                state = run.begin(planned, checkpoints)
+                return run.go_on(state, planned, checkpoints, dataset, evaluate)
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, task: Task, config: LoopConfig, workdir: Path, mesh: Mesh, watch: Supervision
+    ) -> None:
+        self.task, self.config, self.workdir = task, config, workdir
+        self.mesh, self.watch = mesh, watch
+        self.pace = Pace(watch.stop, mesh, watch.cluster)
+
+    def begin(self, planned: Plan, checkpoints: Checkpoints) -> State:
+        """The newest save, or a fresh state."""
+        with self.watch.watchdog.phase("restore"):
+            state = checkpoints.restore(planned.abstract, fall_back=self.config.fall_back)
+        if state is None:
+            with self.watch.watchdog.phase("compile"):
+                state = jax.block_until_ready(planned.materialise())
+        return state
+
+    def go_on(
+        self,
+        state: State,
+        planned: Plan,
+        checkpoints: Checkpoints,
+        dataset: Batches,
+        evaluate: Evaluator | None,
+    ) -> State:
+        """Step to the end."""
+        config, phase, first = self.config, self.watch.watchdog.phase, int(state.step)
         if first >= config.num_steps:
             return state
-        probes = bind(task, planned.graphdef)
-        size = dataset.batch_size
-        rows = rows_here(size, mesh, config.rules)
-        batches = iterate(
-            dataset, first, config.num_steps, rows=rows, num_workers=config.num_workers
-        )
+        probes = bind(self.task, planned.graphdef, self.mesh)
         with Log(
-            workdir, step=first, num_steps=config.num_steps, every_steps=config.log_every_steps,
-            see=Streak(config.guard).see,
+            self.workdir, step=first, num_steps=config.num_steps,
+            every_steps=config.log_every_steps, see=Streak(config.guard).see,
+            active=self.watch.cluster.is_first,
         ) as log:  # fmt: skip
-            for step, batch in enumerate(batches, start=first + 1):
-                placed = place_batch(batch, mesh, config.rules, rows=rows, batch_size=size)
-                state, scalars = planned.step(state, placed)
-                log.later(step, scalars)
+            for step, batch in enumerate(self.batches(dataset, first), start=first + 1):
+                with phase("compile") if self.is_new(batch) else contextlib.nullcontext():
+                    state, scalars = planned.step(state, batch)
+                self.pace.ask()
+                try:
+                    log.later(step, scalars)
+                except Diverged:
+                    self.save(checkpoints, state, step, {})
+                    raise
+                stopping = self.heard(step - 1, first)
+                checkpoints.check()
                 last = step == config.num_steps
-                evaluating = last or _due(step, config.eval_every_steps)
-                saving = last or _due(step, config.save_every_steps)
+                saving = checkpoints.due(step, self.pace.clock_s) or last or stopping
+                evaluating = evaluate and not stopping and self.evaluating(step, saving)
                 metrics = log.now() if saving or evaluating else {}
                 if evaluate and evaluating:
-                    log.evaluation(step, evaluate(step, probes(state)))
+                    try:
+                        with phase("evaluation"):
+                            found = evaluate(step, self.watched(probes(state)))
+                            metrics |= log.evaluation(step, found)
+                    except _Asked:
+                        saving = stopping = True
                 if saving:
-                    checkpoints.save(state, step, metrics=metrics)
-    return state
+                    with phase("save"):
+                        checkpoints.save(state, step, metrics=metrics)
+                if stopping and not last:
+                    self.leave(checkpoints, step)
+        return state

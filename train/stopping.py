@@ -5,9 +5,9 @@ SIGTERM and SIGUSR1 ask. Schedulers send them before they take a machine away: S
 event, spot reclaim) reaches the process as the SIGTERM of the agent that runs it. No metadata
 server is polled. Ctrl-C asks the same way, so that work is saved; a second one interrupts as ever.
 
-No process may act on its own signal, for the others would wait for it in a collective. So every
-batch carries each process's flag, the step returns their maximum with its scalars, and as scalars
-are read one step late everywhere, all processes learn of it at the same step, whoever was asked.
+No process may act on its own signal, for the others would wait for it in a collective. So with
+every step goes a tiny one of its own, the maximum of each process's flag, and as it is read one
+step late everywhere, all processes learn of it at the same step, whoever was asked.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
 
 from train.exits import STOPPED
 from train.watchdog import Cluster, flush, say, within
@@ -48,9 +49,9 @@ class Stopped(SystemExit):
         return f"stopped and saved at step {self.step}; start again to go on"
 
 
-def agreed(flag: jax.Array) -> jax.Array:
-    """The maximum of all processes' flags, as a scalar on every device: for use inside the step."""
-    return jnp.max(flag)
+def agreed(flags: Int[Array, "P 2"]) -> Int[Array, " 2"]:
+    """The maximum of all processes' flags on every device: whether one was asked, and the clock."""
+    return jnp.max(flags, axis=0)
 
 
 _agreed = jax.jit(agreed)
@@ -74,7 +75,7 @@ class Stop:
         self._old: dict[signal.Signals, Any] = {}
         self._actions: dict[signal.Signals, Any] = {}
         self._interrupts = 0
-        self._flags: dict[Mesh, tuple[jax.Array, jax.Array]] = {}
+        self._flags: dict[tuple[Mesh, int, int], jax.Array] = {}
 
     def __enter__(self) -> Stop:
         jax.config.update("jax_enable_preemption_service", False)
@@ -111,28 +112,34 @@ class Stop:
         """Note that a signal asked to stop."""
         self.asked = self.asked or signal.Signals(signum).name
 
-    def flag(self, mesh: Mesh) -> jax.Array:
-        """int32, one element per device of the mesh: 1 on this process's if it was asked. The two
-        arrays are made once per mesh."""
-        if mesh not in self._flags:
-            self._flags[mesh] = _constant(mesh, 0), _constant(mesh, 1)
-        return self._flags[mesh][self.asked is not None]
+    def flags(self, mesh: Mesh, clock_s: int = 0) -> Int[Array, "P 2"]:
+        """A row per device of the mesh: 1 on this process's if it was asked, and `clock_s`, which
+        one process gives so that all have the same. Arrays are made again only when they change."""
+        key = mesh, int(self.asked is not None), clock_s
+        if key not in self._flags:
+            self._flags = {k: v for k, v in self._flags.items() if k[2] == clock_s}
+            self._flags[key] = _constant(mesh, key[1:])
+        return self._flags[key]
+
+    def ask(self, mesh: Mesh, clock_s: int = 0) -> Int[Array, " 2"]:
+        """`agreed` of all processes' flags, not waited for: to be read a step later. Every process
+        must call it at the same place."""
+        return _agreed(self.flags(mesh, clock_s))
 
     def agreed(self, mesh: Mesh) -> bool:
         """Whether any process was asked; waits for the devices, and every process must call it at
         the same place (between the probes of an evaluation)."""
-        return bool(_agreed(self.flag(mesh)))
+        return bool(self.ask(mesh)[0])
 
     def starting(self, cluster: Cluster | None) -> Starting:
         """A context in which being asked ends this process at once; see `Starting`."""
         return Starting(self, cluster)
 
 
-def _constant(mesh: Mesh, value: int) -> jax.Array:
+def _constant(mesh: Mesh, row: tuple[int, int]) -> jax.Array:
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    return jax.make_array_from_callback(
-        (mesh.size,), sharding, lambda _: np.full(1, value, np.int32)
-    )
+    rows = np.array([row], np.int32)
+    return jax.make_array_from_callback((mesh.size, 2), sharding, lambda _: rows)
 
 
 class Starting:

@@ -48,7 +48,7 @@ class Service:
 
 @jax.jit
 def one_step(state, flag):
-    return state + 1, {"stop": agreed(flag)}
+    return state + 1, {"stop": agreed(flag)[0]}
 
 
 def compile_or_hang():
@@ -65,7 +65,7 @@ def train(stop, starting):
         compile_or_hang()
         state, late = jnp.zeros((), jnp.int32), None
         for step in range(1, 10_000):
-            state, scalars = one_step(state, stop.flag(mesh))
+            state, scalars = one_step(state, stop.flags(mesh))
             if late is not None:
                 if step == 2:
                     starting.end()

@@ -1,0 +1,162 @@
+"""What a run is before its first number: the shapes and places of its state, and its programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from layers.axes import axes_tree
+from train import guard as guards
+from train import mesh as meshes
+from train import optimizer as optimizers
+from train.guard import GuardConfig
+from train.hardware import preset
+from train.optimizer import OptimizerConfig
+from train.retention import CheckpointConfig
+from train.state import State, shardings
+from train.step import Step, gradients_of, one_step
+from train.task import Task
+from train.watchdog import Deadlines
+
+Probes = Mapping[str, Callable[..., Any]]
+_FREE = (
+    "checkpoint", "log_every_steps", "eval_every_steps", "num_workers", "mesh", "dcn_mesh",
+    "attention", "microbatches", "guard", "deadlines", "fall_back", "hardware",
+)  # fmt: skip  # what a restart may change
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long, how often, where and by which optimizers.
+
+    A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average. A step folds
+    over `microbatches` parts of its batch (1: takes it whole), for memory; it stays one update.
+    `mesh` gives the sizes of the axes and `dcn_mesh` how the slow network between slices or hosts
+    cuts them (see `train.mesh.build`); an empty mesh is the usual one of the device kind, of which
+    `hardware` corrects what `train.hardware.preset` knows. `attention` is one of
+    `layers.kernels.KERNELS`. With `fall_back` a damaged checkpoint is set aside and an earlier one
+    used.
+    """
+
+    num_steps: int
+    optimizers: Mapping[str, OptimizerConfig]
+    seed: int = 0
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    fall_back: bool = False
+    log_every_steps: int = 20
+    eval_every_steps: int = 0
+    ema_decay: float = 0.0
+    microbatches: int = 1
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
+    deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    num_workers: int = 0
+    attention: str = "auto"
+    hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1})
+    dcn_mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
+
+    def build_mesh(self) -> Mesh:
+        """The mesh over this run's devices; raises `ValueError` when it does not use each once."""
+        shape = self.mesh
+        if not shape:
+            device = jax.devices()[0]
+            _, num_parts = meshes.granules(jax.devices())
+            known = preset(device.device_kind, self.hardware)
+            shape = known.mesh(jax.device_count(), num_parts)
+        return meshes.build(shape, dcn=self.dcn_mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that is known before the first number: shapes, places and the two programs."""
+
+    graphdef: Any
+    abstract: State
+    materialise: Callable[[], State]
+    step: Step
+
+
+def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
+    """Shape the state by `eval_shape`, place it by the rules, and jit init and step around it."""
+    module = nnx.eval_shape(lambda: task.init(nnx.Rngs(config.seed)))
+    graphdef, params, _ = nnx.split(module, nnx.Param, ...)
+    axes = axes_tree(module)
+    optimizer = optimizers.build(
+        config.optimizers, task.group, nnx.to_pure_dict(params),
+        axes=axes, summed=axes_tree(module, field="summed"), num_steps=config.num_steps,
+    )  # fmt: skip
+
+    def init() -> State:
+        _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
+        params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
+        ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+        opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
+        return State(step, params, extra, opt, ema, guards.fresh())
+
+    abstract = jax.eval_shape(init)
+    places = shardings(abstract, axes, mesh, config.rules)
+    placed = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
+    )
+    step = one_step(
+        gradients_of(task, graphdef, axes, microbatches=config.microbatches),
+        optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard,
+    )  # fmt: skip
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
+
+
+def bind(task: Task, graphdef: Any, mesh: Mesh) -> Callable[[State], Probes]:
+    """The task's probes, jitted once, as functions of arrays alone for the state they are given.
+    Every process gets all of what they return."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    jitted = {
+        name: jax.jit(
+            lambda w, e, *xs, _probe=probe: _probe(nnx.merge(graphdef, w, e), *xs),
+            out_shardings=whole if jax.process_count() > 1 else None,
+        )
+        for name, probe in task.probes().items()
+    }
+
+    def for_state(state: State) -> Probes:
+        return {
+            name: lambda *xs, _f=f: _f(state.weights, state.extra, *_everywhere(xs, whole))
+            for name, f in jitted.items()
+        }
+
+    return for_state
+
+
+def _everywhere(given: Any, whole: NamedSharding) -> Any:
+    """Arrays that every process made alike, as arrays of all of them."""
+    if jax.process_count() == 1:
+        return given
+
+    def place(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
+
+    return jax.tree.map(place, given)
+
+
+def identity(
+    task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must not change between restarts: the task, the data and the loop, without the cadences,
+    the mesh, how a batch is cut for it, and the guard."""
+    kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
+    fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
+    return {"task": type(task).__name__, **fields, "data": data, "loop": kept}

@@ -1,0 +1,63 @@
+"""What watches over a run from the first moment of its process: signals, deadlines and the other
+processes."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+from train.distributed import Cluster, ClusterConfig, start
+from train.stopping import Starting, Stop
+from train.watchdog import Deadlines, Watchdog
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervision:
+    """`starting` ends by itself at the first step that is done: until then a signal ends the
+    process at once."""
+
+    cluster: Cluster
+    watchdog: Watchdog
+    stop: Stop
+    starting: Starting
+
+
+_CURRENT: contextvars.ContextVar[Supervision | None] = contextvars.ContextVar("supervision")
+
+
+@contextlib.contextmanager
+def supervised(
+    cluster: ClusterConfig | None = None, deadlines: Deadlines | None = None
+) -> Iterator[Supervision]:
+    """Take the signals, arm the watchdog, and join the other processes, if there are any.
+
+    Enter it in the main thread, before anything asks JAX for devices. Raises `ClusterError` when
+    the processes do not find each other.
+    """
+    with (
+        Watchdog(None, deadlines or Deadlines()) as watchdog,
+        Stop() as stop,
+        stop.starting(None) as starting,
+    ):
+        with watchdog.phase("init"):
+            found = start(cluster)
+        watchdog.cluster = starting.cluster = found
+        supervision = Supervision(found, watchdog, stop, starting)
+        token = _CURRENT.set(supervision)
+        try:
+            yield supervision
+        finally:
+            _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def supervision() -> Iterator[Supervision]:
+    """That of this process, or for a process that has none one of its own that knows no others."""
+    found = _CURRENT.get(None)
+    if found is not None:
+        yield found
+        return
+    with supervised(ClusterConfig(kind="single")) as own:
+        yield own

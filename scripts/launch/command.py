@@ -60,7 +60,9 @@ IMAGE = matching(
     512,
 )
 WORD = matching(r"[A-Za-z0-9_][\w@%+=:,./*-]*", "one word without spaces and quotes")
-FOLDER = matching(r"[\w~./][\w@%+=:,./-]*|gs://[\w./-]+", "a folder without spaces and quotes")
+_FOLDER = r"[\w~./][\w@%+=,./-]*"
+FOLDER = matching(_FOLDER, "a folder without spaces, colons and quotes")
+PLACE = matching(rf"{_FOLDER}|gs://[\w./-]+", "a folder, or a bucket's gs://BUCKET/FOLDER")
 VARIABLE = matching(r"[A-Za-z_]\w*=[^\0\n]*", "a variable, given as NAME=VALUE", 4096)
 LINE = matching(r"[^\0\n]+", "one line of shell", 4096)
 
@@ -119,8 +121,9 @@ cd {place} || exit 1
   done
   kill -s TERM -- "-$main"; sleep {grace_s}; kill -s KILL -- "-$main"
 }} >/dev/null 2>&1 & keeper=$!
+exec 2>/dev/null  # the shell's own remarks on its jobs
 wait "$main"; code=$?
-kill -s KILL -- "-$main" "-$keeper" 2>/dev/null
+kill -s KILL -- "-$main" "-$keeper"
 exit "$code\""""
 
 
@@ -132,3 +135,11 @@ def shell(lines: Sequence[str], *, dry_run: bool) -> int:
         return 0
     sys.stdout.flush()
     return subprocess.run(["bash", "-e", "-c", script], check=False).returncode
+
+
+def fed(program: str, text: str) -> str:
+    """Shell lines that give the text to a program's stdin."""
+    end = "END"
+    while end in text.splitlines():
+        end += "_"
+    return f"{program} <<'{end}'\n{text}{end}"

@@ -240,8 +240,7 @@ class _Running:
             if os.waitid(os.P_PID, self.process.pid, flags) is None:
                 return None
             _kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        code = self.process.returncode
+        code = self.process.wait()
         return code if code >= 0 else 128 - code
 
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     flags.add_argument("--directory", type=words.FOLDER, required=True, help="of the code")
     flags.add_argument("--devices-per-host", type=words.whole(1), metavar="M")
     flags.add_argument("--port", type=words.whole(1), default=8476, help="of process 0")
-    flags.add_argument("--cache", type=words.FOLDER, help="folder of compiled programs")
+    flags.add_argument("--cache", type=words.PLACE, help="folder of compiled programs")
     flags.add_argument("--restarts", type=words.whole(0), default=0, metavar="K")
     flags.add_argument("--grace-s", type=words.whole(1), default=30, help="SIGTERM to SIGKILL")
     flags.add_argument("--health-s", type=words.whole(0), default=60, help="0: no such line")

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     flags.add_argument("--setup", type=words.LINE, help="shell line run on every worker before")
     flags.add_argument("--directory", type=words.FOLDER, default="~", help="of the code, there")
     flags.add_argument("--devices-per-worker", type=words.whole(1), metavar="M")
-    flags.add_argument("--cache", type=words.FOLDER, help="folder of compiled programs")
+    flags.add_argument("--cache", type=words.PLACE, help="folder of compiled programs")
     flags.add_argument("--restarts", type=words.whole(0), default=0, metavar="K")
     flags.add_argument("--grace-s", type=words.whole(1), default=300, help="SIGTERM to SIGKILL")
     args, command = flags.split(argv)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         kind = [f"--accelerator-type={args.create}", f"--version={args.version}"]
         spot = ["--spot"] if args.spot else []
         before.append(shlex.join([*vm, "create", args.name, *where, *kind, *spot]))
-    ssh = [*vm, "ssh", args.name, *where, "--worker=all", "--batch-size=all"]
+    ssh = [*vm, "ssh", args.name, *where, "--worker=all", "--batch-size=all", "--quiet"]
     if args.setup:
         before.append(shlex.join([*ssh, f"--command={args.setup}"]))
     settings: dict[str, object] = {}

@@ -112,14 +112,20 @@ def test_lines_come_whole_and_named_on_the_right_stream(tmp_path):
         "time.sleep(0.1); os.write(1, b'o\\n\\nno end')"
     )
     out, err = finish(start("local", "--processes", 1, *child(tmp_path, text)))
-    assert out == "[0] one\n[0] two\n[0] \n[0] no end\n"
     assert err == "[0] warn\n[0]  50%\n[0] 100%\n"
+    assert out == "[0] one\n[0] two\n[0] \n[0] no end\n"
+    text = "os.write(1, b'x' * 99_999 + b'\\n'); os.write(1, (b'y' * 99 + b'\\n') * 600)"
+    out, _ = finish(start("local", "--processes", 1, *child(tmp_path, text)))
+    assert out == "[0] " + "x" * 99_999 + "\n" + ("[0] " + "y" * 99 + "\n") * 600
 
 
 def test_the_first_failure_ends_all_and_gives_the_code(tmp_path):
-    """Process 0 ends by SIGTERM; 1 will not, and has a child; 2 fails once both are ready."""
+    """Process 0 ends by SIGTERM and leaves a child that does not; 1 does not, and has a child that
+    would; 2 fails once both are ready."""
     text = """
 if rank == 0:
+    stubborn = subprocess.Popen(["bash", "-c", "trap '' TERM; echo; sleep 60"], stdout=-1)
+    stubborn.stdout.readline(); note("pid0", stubborn.pid)
     signal.signal(signal.SIGTERM, lambda *_: (note("asked"), sys.exit(5)))
     note("ready0"); time.sleep(60)
 if rank == 1:
@@ -133,7 +139,8 @@ wait_for("ready0"); wait_for("pids"); sys.exit(77)
     _, err = finish(run, 77)
     assert "process 2 ended first, with exit code 77" in err and "starting" not in err
     assert (tmp_path / "asked").exists() and time.monotonic() - began < 30
-    assert all_end([int(pid) for pid in (tmp_path / "pids").read_text().split()])
+    pids = (tmp_path / "pids").read_text() + " " + (tmp_path / "pid0").read_text()
+    assert all_end([int(pid) for pid in pids.split()])
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,23 @@ note(f"pids{rank}", f"{os.getpid()} {grandchild.pid}"); time.sleep(60)
     wait_for(*paths)
     pids = [int(pid) for path in paths for pid in path.read_text().split()]
     assert all(map(alive, pids))
+    run.kill()
+    assert all_end(pids)
+    run.communicate()
+
+
+def test_without_its_keeper_the_processes_still_die_with_the_launcher(tmp_path):
+    text = 'note(f"pid{rank}", os.getpid()); wait_for("go") if rank else time.sleep(60)'
+    run = start("local", "--processes", 2, *child(tmp_path, text))
+    wait_for(tmp_path / "pid0", tmp_path / "pid1")
+    pids = [int((tmp_path / f"pid{i}").read_text()) for i in (0, 1)]
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    (keeper,) = set(map(int, children)) - set(pids)
+    os.kill(keeper, signal.SIGKILL)
+    (tmp_path / "go").touch()  # process 1 ends, of which the keeper cannot be told
+    assert all_end(pids[1:]) and run.poll() is None
+    time.sleep(0.3)
+    assert run.poll() is None and alive(pids[0])
     run.kill()
     assert all_end(pids)
     run.communicate()

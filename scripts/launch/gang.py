@@ -118,7 +118,7 @@ def _listening() -> Iterator[_Heard]:
 
 
 @contextlib.contextmanager
-def _keeper() -> Iterator[Callable[[str], object]]:
+def _keeper() -> Iterator[Callable[[str], None]]:
     """A process that outlives us by as long as it takes to kill the groups it was told of."""
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -139,8 +139,13 @@ def _keeper() -> Iterator[Callable[[str], object]]:
         finally:
             os._exit(0)
     os.close(read)
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it; leaders still die with us
+            os.write(write, f"{line}\n".encode())
+
     try:
-        yield lambda line: os.write(write, f"{line}\n".encode())
+        yield tell
     finally:
         os.close(write)
         os.waitpid(pid, 0)
@@ -252,7 +257,7 @@ class _Attempt:
         members: Sequence[Member],
         rules: Rules,
         heard: _Heard,
-        tell_keeper: Callable[[str], object],
+        tell_keeper: Callable[[str], None],
     ) -> None:
         self.members, self.rules, self.heard, self.tell_keeper = members, rules, heard, tell_keeper
         self.code = 0

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "blueprint": 0, "layers": 0, "tokenizer": 1, "planner": 1, "decoder": 1,
-    "train": 2, "evals": 2, "sampling": 2, "pipeline": 3, "configs": 3, "scripts": 4, "tests": 4,
+    "train": 2, "evals": 2, "sampling": 2, "pipeline": 3, "configs": 3, "scripts": 4, "tests": 5,
 }  # fmt: skip
 MODELS = {"tokenizer", "planner", "decoder"}
 FORBIDDEN = {"utils", "common", "misc", "helpers", "base", "tokenize"}
@@ -36,7 +36,7 @@ def room_of(path):
 def test_imports_go_down(path):
     room = room_of(path)
     for name in set(imports(path)) & set(FLOORS) - {room}:
-        assert name not in ("scripts", "tests"), f"{room} imports {name}"
+        assert name != "scripts" or room == "tests", f"{room} imports {name}"
         if FLOORS[room] == 2:
             assert name not in MODELS, f"{room} imports the model {name}"
             assert FLOORS[name] <= 2

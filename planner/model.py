@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from layers.attention import LayerCache
 from layers.axes import constrain
-from layers.block import Block, BlockConfig, Stack, causal_mask
+from layers.block import Block, BlockConfig, Stack, causal_mask, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
 from layers.norm import RMSNorm
@@ -28,7 +28,8 @@ class PlannerConfig:
 
     `prompt_vocab_size` above 0 is the vocabulary that prompts are read with (see
     `blueprint.reading`): its ids follow our own, its vectors are a table of its own, so that a
-    pretrained one can be put there whole, and nothing is predicted over it.
+    pretrained one can be put there whole, and nothing is predicted over it. `remat` is a name of
+    `layers.block.REMATS`.
     """
 
     blocks: BlockConfig
@@ -37,6 +38,10 @@ class PlannerConfig:
     rope_theta: float = 10000.0
     tie_embeddings: bool = True
     prompt_vocab_size: int = 0
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        require_remat(self.remat)
 
 
 @jax.tree_util.register_dataclass
@@ -92,7 +97,10 @@ class Planner(nnx.Module):
         mask = causal_mask(places, T if cache is None else self.config.max_length)
         x = constrain(self._vectors(ids), "BTD")
         x, cache = self.blocks.scan(
-            lambda layer, x, kept: layer(x, turn, mask, cache=kept, at=start), x, cache
+            lambda layer, x, kept: layer(x, turn, mask, cache=kept, at=start),
+            x,
+            cache,
+            remat=self.config.remat,
         )
         x = self.norm(x)
         return Prediction(self.embed.attend(x) if self.head is None else self.head(x), cache)

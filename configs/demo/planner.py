@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
                 "max_length": 416,
                 "tie_embeddings": True,
                 "prompt_vocab_size": 0,
+                "remat": "none",
             },
             "data": {
                 "page": {

@@ -1,7 +1,10 @@
 """The planner: its published shape, causality, memory, and that fast generation is the slow one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -123,3 +126,25 @@ def test_overfits_eight_pages():
     for _ in range(150):
         params, opt, value, accuracy = step(params, opt)
     assert value < 1.5 and accuracy > 0.6
+
+
+def test_remat_has_the_same_loss_and_gradients():
+    ids = jnp.arange(24).reshape(2, 12) + 40
+
+    def found(remat):
+        task = PlannerTask(dataclasses.replace(TINY, remat=remat))
+        graphdef, params = nnx.split(task.init(nnx.Rngs(0)))
+        batch = {"ids": ids, "planned": jnp.ones(ids.shape, bool)}
+
+        def loss(params):
+            return task.loss(nnx.merge(graphdef, params), batch, jax.random.key(0))[0]
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        return str(jax.make_jaxpr(jax.grad(loss))(params)), value, jax.tree.leaves(gradients)
+
+    plain, value, gradients = found("none")
+    again, value_again, gradients_again = found("full")
+    assert "remat" not in plain and "remat" in again
+    np.testing.assert_allclose(value_again, value, rtol=1e-6)
+    for first, second in zip(gradients, gradients_again, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-7)

@@ -126,7 +126,7 @@ class Decoder(nnx.Module):
             self._make_conditioning(rngs)
         trained = {"dropout": config.dropout, "remat": config.remat}
         self.blocks = Trunk(config.blocks, **trained, rngs=rngs)
-        self.norm = RMSNorm(width)
+        self.norm = RMSNorm(width, eps=config.blocks.norm_eps)
         inputs, read = self._head_inputs()
         self.head = Einsum(f"{inputs},DQV->BTQV", read, rngs=rngs, scale=0.1)
         if config.ordered:

@@ -37,14 +37,20 @@ class Attention(nnx.Module):
     2023)."""
 
     def __init__(
-        self, sizes: dict[str, int], *, rngs: nnx.Rngs, qk_norm: bool = False, scale: float = 1.0
+        self,
+        sizes: dict[str, int],
+        *,
+        rngs: nnx.Rngs,
+        qk_norm: bool = False,
+        scale: float = 1.0,
+        eps: float = 1e-6,
     ) -> None:
         self.query = Einsum("BTD,DNH->BTNH", sizes, rngs=rngs)
         self.key = Einsum("BTD,DKH->BTKH", sizes, rngs=rngs)
         self.value = Einsum("BTD,DKH->BTKH", sizes, rngs=rngs)
         self.out = Einsum("BTNH,NHD->BTD", sizes, rngs=rngs, scale=scale)
-        self.query_norm = RMSNorm(sizes["H"], axis="H") if qk_norm else None
-        self.key_norm = RMSNorm(sizes["H"], axis="H") if qk_norm else None
+        self.query_norm = RMSNorm(sizes["H"], axis="H", eps=eps) if qk_norm else None
+        self.key_norm = RMSNorm(sizes["H"], axis="H", eps=eps) if qk_norm else None
 
     def __call__(
         self,

@@ -60,6 +60,9 @@ class BlockConfig:
         trunk               3.0    23.6   77.9   363.8  797.5
         our planner         3.3    24.3   78.9   365.5  799.7
 
+    `norm_eps` is what every RMSNorm adds to the mean square: 1e-5 in Llama and in LlamaGen, 1e-6 in
+    Qwen3.
+
     `dtype` is that of the trunk's activations and its cache. Parameters stay float32, and so do the
     statistics of norms, rotations, softmax, and what the trunk returns.
     """
@@ -73,6 +76,7 @@ class BlockConfig:
     qk_norm: bool = False
     dtype: str = "float32"
     depth: int = 0
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.depth:
@@ -133,9 +137,12 @@ class Block(nnx.Module):
 
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs) -> None:
         scale = (2 * config.num_layers) ** -0.5
-        self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config.sizes, rngs=rngs, qk_norm=config.qk_norm, scale=scale)
-        self.mlp_norm = RMSNorm(config.width)
+        eps = config.norm_eps
+        self.attention_norm = RMSNorm(config.width, eps=eps)
+        self.attention = Attention(
+            config.sizes, rngs=rngs, qk_norm=config.qk_norm, scale=scale, eps=eps
+        )
+        self.mlp_norm = RMSNorm(config.width, eps=eps)
         self.mlp = SwiGLU(config.sizes, rngs=rngs, scale=scale)
 
     def __call__(

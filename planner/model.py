@@ -63,7 +63,7 @@ class Planner(nnx.Module):
         self.embed = Embed(config.vocab_size, width, rngs=rngs)
         make = lambda r: Block(config.blocks, rngs=r)  # noqa: E731
         self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs, dtype=config.blocks.dtype)
-        self.norm = RMSNorm(width)
+        self.norm = RMSNorm(width, eps=config.blocks.norm_eps)
         sizes = {"D": width, "V": config.vocab_size}
         self.head = None if config.tie_embeddings else Einsum("BTD,DV->BTV", sizes, rngs=rngs)
         extra = config.prompt_vocab_size

@@ -10,7 +10,7 @@ from train.config import load
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
     p
-    for p in (ROOT / "configs").rglob("*.py")
+    for p in (ROOT / "configs").glob("*/*.py")
     if p.name != "__init__.py" and p.parent.name != "compare"
 )
 

@@ -269,3 +269,39 @@ def agree(task):
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_one_device_agrees_with_eight(name):
     assert agree(task(name)) > 8
+
+
+def test_bfloat16_maps_come_near_and_what_is_outside_them_stays_float32():
+    pixels = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        own = task("patch")
+        own = dataclasses.replace(own, model=dataclasses.replace(own.model, dtype=dtype))
+        graphdef, params = nnx.split(fresh(lambda own=own: own.init(nnx.Rngs(0))))
+
+        def painted(params, graphdef=graphdef):
+            out = nnx.merge(graphdef, params)(pixels)
+            assert out.quantized.values.dtype == jnp.float32
+            return out.pixels
+
+        grads = jax.eval_shape(jax.grad(lambda p, run=painted: run(p).mean()), params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
+        found.append(jax.jit(painted, compiler_options=QUICK)(params))
+    exact, near = found
+    assert near.dtype == jnp.float32
+    assert 1e-5 < jnp.abs(near - exact).mean() / jnp.abs(exact).mean() < 0.05
+    with pytest.raises(ValueError, match="dtype 'half' is not one of float32, bfloat16"):
+        TokenizerConfig(dtype="half")
+
+
+def test_every_convolution_but_the_last_runs_in_bfloat16():
+    config = dataclasses.replace(task("conv").model, dtype="bfloat16")
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: Tokenizer(config, rngs=nnx.Rngs(0))))
+    page = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x).pixels)(state, page)
+    made = [
+        equation.outvars[0].aval.dtype
+        for equation in jaxpr.jaxpr.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+    assert len(made) > 20 and made[-1] == jnp.float32 and set(made[:-1]) == {jnp.dtype("bfloat16")}

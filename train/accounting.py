@@ -13,8 +13,8 @@ The counting rule, that of PaLM (Chowdhery et al. 2022, appendix B), for any tas
   table of pairs such as the masked decoder's, locked regions, an order drawn anew.
 - A loop counts as often as it turns, of branches the largest.
 
-The count is that of the global batch, padding included, whatever the mesh and the kernel are: call
-it outside of the mesh and with the plain attention.
+The count is that of the global batch, padding included, whatever the mesh is. It must be made with
+the plain attention, since the inside of a kernel cannot be counted.
 """
 
 from __future__ import annotations
@@ -59,6 +59,19 @@ def model_flops(task: Task, batch: Mapping[str, Any]) -> float:
     arrays = [leaf for _, leaf in leaves]
     key = jax.eval_shape(lambda: jax.random.key(0))
     return flops_of_gradient(loss, arrays, nnx.to_pure_dict(extra), shapes, key, trained=moving)
+
+
+def counter(task: Task) -> Callable[[Mapping[str, Any]], float]:
+    """`model_flops` of batches, counted once for each of their shapes (buckets have several)."""
+    known: dict[tuple[Any, ...], float] = {}
+
+    def count(batch: Mapping[str, Any]) -> float:
+        shapes = tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
+        if shapes not in known:
+            known[shapes] = model_flops(task, batch)
+        return known[shapes]
+
+    return count
 
 
 def flops_of_gradient(

@@ -11,6 +11,7 @@ from flax import nnx
 from decoder.conditioning import ConditioningConfig
 from decoder.model import DecoderConfig
 from decoder.task import DecoderTask
+from layers.axes import use_rules
 from layers.block import BlockConfig
 from layers.visible import share_of, visible
 from planner.model import PlannerConfig
@@ -20,7 +21,10 @@ from tokenizer.backbones import BackboneConfig
 from tokenizer.critic import CriticConfig
 from tokenizer.model import QuantizerConfig, TokenizerConfig
 from tokenizer.task import TokenizerTask
-from train.accounting import amounts, flops_of_gradient, mfu, model_flops
+from train import accounting
+from train import mesh as meshes
+from train.accounting import amounts, counter, flops_of_gradient, mfu, model_flops
+from train.feeding import place_batch
 
 BLOCKS = BlockConfig(width=32, num_layers=3, num_heads=4, num_kv_heads=2, head_size=8, hidden=96)
 
@@ -190,6 +194,22 @@ def test_a_tokenizer_with_both_players_and_a_frozen_part_is_counted():
     up_or_down = 2 * 8 * 16 * 32
     # three layers of two; the last product is frozen, and nobody asks for the gradient of x
     assert net == 3 * 6 * up_or_down + 2 * (2 * 8 * 16 * 16)
+
+
+def test_the_count_is_of_the_global_batch_on_any_mesh_and_made_once_a_shape(monkeypatch):
+    task, rules = NetTask(), {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor"}
+    batch = {"x": np.ones((8, 16), np.float32), "y": np.ones((8, 16), np.float32)}
+    batch["step"] = np.ones((8,), np.int32)
+    wanted = model_flops(task, batch)
+    mesh = meshes.build({"data": 2, "fsdp": 2, "tensor": 2})
+    count = counter(task)
+    with jax.set_mesh(mesh), use_rules(rules):
+        placed = place_batch(batch, mesh, rules)
+        assert count(placed) == wanted
+        monkeypatch.setattr(accounting, "model_flops", None)
+        assert count(placed) == wanted
+    with pytest.raises(TypeError):  # another shape would have been counted
+        count({name: x[:4] for name, x in batch.items()})
 
 
 def test_mfu_is_a_share_of_all_devices_and_nothing_without_a_peak():

@@ -92,6 +92,7 @@ class Meter:
         self._stack = ["init"]
         self._ledger = Ledger(started=self._since + self._epoch, last=self._since + self._epoch)
         self._pending_s = 0.0  # of the step that is not done
+        self._compiled = False  # in that step
         self._workdir: Path | None = None
         self._active = False
         self._peak: float | None = None
@@ -123,6 +124,7 @@ class Meter:
             raise ValueError(f"no span is called {name!r}; there are {', '.join(PHASES)}")
         self._settle()
         self._stack.append(name)
+        self._compiled = self._compiled or name == "compile"
         try:
             yield
         finally:
@@ -132,7 +134,7 @@ class Meter:
     def begin(self) -> None:
         """The loop begins: time outside of spans is the steps' from here."""
         self._settle()
-        self._stack[0] = "step"
+        self._stack[0], self._compiled = "step", False
         self._begin_interval()
 
     def done(self, step: int, amounts: Mapping[str, float], *, flops: float = 0.0) -> None:
@@ -143,17 +145,21 @@ class Meter:
             self._ledger.productive_s += self._pending_s
         else:
             self._ledger.lose("redone", self._pending_s)
-        self._pending_s = 0.0
-        self._num_steps += 1
-        self._flops += flops
-        self._amounts.update(amounts)
+        if self._compiled:
+            self._interval_s["step"] -= self._pending_s
+        else:
+            self._num_steps += 1
+            self._flops += flops
+            self._amounts.update(amounts)
+        self._pending_s, self._compiled = 0.0, False
 
     def rates(self) -> dict[str, float]:
         """Numbers of the steps done since the last call, {} if there are none, and the goodput so
         far, under `speed/`.
 
         Rates are over the time of steps and waiting for data alone: not over evaluations, saves and
-        compiling, which goodput has. `data_wait` is the share of waiting in that time.
+        compiling, which goodput has, and without the steps in which something was compiled.
+        `data_wait` is the share of waiting in that time.
         """
         self._settle()
         loop_s = self._interval_s["step"] + self._interval_s["data"]

@@ -119,6 +119,23 @@ def test_rates_are_of_the_loop_since_the_last_ones(tmp_path):
     assert "speed/mfu" not in rates and rates["speed/model_flops_per_s"] == 400.0
 
 
+def test_a_step_that_compiled_is_in_no_rate(tmp_path):
+    time = Time()
+    meter = start(time, tmp_path, restore_s=0.0)
+    with meter.span("compile"):
+        time.now += 50.0
+    go(time, meter, [1], step_s=9.0, wait_s=0.0)
+    assert meter.rates() == {}
+    go(time, meter, [2, 3])
+    with meter.span("compile"):  # a longer bucket
+        time.now += 50.0
+    go(time, meter, [4], step_s=9.0, wait_s=0.0)
+    rates = meter.rates()
+    assert rates["speed/steps_per_s"] == 1 / 2.5 and rates["speed/data_wait"] == 0.2
+    meter.write()
+    assert read_ledger(tmp_path).productive_s == 9 + 2 + 2 + 9
+
+
 def test_only_the_first_process_writes_and_all_read(tmp_path):
     time = Time()
     with start(time, tmp_path, restore_s=0.0) as first:

@@ -20,12 +20,17 @@ from tqdm import tqdm
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluator found: numbers, pictures as uint8 [Y X 3], and alarms, each a sentence that
-    a person should read."""
+    """What an evaluator found: numbers, pictures as uint8 [Y X 3], alarms, each a sentence that a
+    person should read, and texts to look at, as Markdown."""
 
     scalars: Mapping[str, float]
     pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     alarms: Sequence[str] = ()
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+# the loop's own numbers, which a bar shows after a task's
+_NOT_FIRST = ("gradient_norm", "skipped", "weight")
 
 
 def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
@@ -34,8 +39,19 @@ def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
             raise FloatingPointError(f"{name} became {value} at step {step}: lower a learning rate")
 
 
+def for_the_bar(values: Mapping[str, float], *, most: int = 3) -> dict[str, str]:
+    """The few numbers that a terminal has room for: the loss, then a task's own; those of the
+    machinery and of a part (with a slash) only if there is room left."""
+    last = lambda name: name in _NOT_FIRST or "/" in name  # noqa: E731
+    order = sorted(values, key=lambda name: (name != "loss", last(name)))
+    return {name: f"{values[name]:.4g}" for name in order[:most]}
+
+
 class Log:
     """Writes from `step` on; records past it, left by a killed run, are dropped.
+
+    Of several processes only one is `active`: the others read and check the same scalars at the
+    same steps, and write and show nothing.
 
     A step's scalars are read when the next step's come (`later`), so that the host does not wait
     for the device; every one is checked (and given to `see`), and every `every_steps`-th is
@@ -51,28 +67,21 @@ class Log:
         num_steps: int,
         every_steps: int,
         see: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
+        active: bool = True,
     ) -> None:
         self.workdir = workdir
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        kept = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                break  # the line a kill cut through
-        draft = workdir / "metrics.jsonl.part"
-        draft.write_text("".join(kept))
-        os.replace(draft, path)
+        self._active = active
         self._every_steps = every_steps
         self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._beside: Callable[[], Mapping[str, float]] = dict
+        self._file = (_records(workdir, step) if active else Path(os.devnull)).open("a")
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active
+        )
         self._bar = tqdm(
             total=num_steps, initial=step, desc=workdir.name, unit="step", dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not active,
         )  # fmt: skip
 
     def __enter__(self) -> Log:
@@ -80,6 +89,11 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def beside(self, rates: Callable[[], Mapping[str, float]]) -> None:
+        """Record with the scalars of every `every_steps`-th step what `rates` gives then (such as
+        `train.meter.Meter.rates`)."""
+        self._beside = rates
 
     def later(self, step: int, scalars: Mapping[str, Any]) -> None:
         """One more step was dispatched: keep its scalars, and read those of the step before."""
@@ -98,10 +112,10 @@ class Log:
         (step, late), self._late = self._late, None
         values = {name: float(late[name]) for name in sorted(late, key=lambda n: n != "loss")}
         skipped = bool(values.get("skipped"))
-        if write or skipped or (self._every_steps and step % self._every_steps == 0):
-            self.scalars(step, values)
-            shown = {name: f"{value:.4g}" for name, value in list(values.items())[:3]}
-            self._bar.set_postfix(shown, refresh=False)
+        due = self._every_steps > 0 and step % self._every_steps == 0
+        if write or skipped or due:
+            self.scalars(step, {**values, **(self._beside() if due else {})})
+            self._bar.set_postfix(for_the_bar(values), refresh=False)
         else:
             _refuse_not_finite(step, values)
         self._see(step, values)
@@ -119,12 +133,17 @@ class Log:
         self._file.flush()
 
     def evaluation(self, step: int, found: Evaluation) -> None:
-        """Record an evaluation's numbers, and its pictures as PNG files; say its alarms."""
+        """Record an evaluation's numbers and texts, and its pictures as PNG files; say its
+        alarms."""
         values = {f"eval/{k}": float(v) for k, v in found.scalars.items()}
         self.scalars(step, {**values, "eval/num_alarms": float(len(found.alarms))})
+        if not self._active:
+            return
         for alarm in found.alarms:
             logging.warning("step %d of %s: %s", step, self.workdir.name, alarm)
             self._board.add_text("alarm", alarm, step)
+        for name, text in found.texts.items():
+            self._board.add_text(name, text, step)
         folder = self.workdir / "pictures"
         for name, picture in found.pictures.items():
             folder.mkdir(exist_ok=True)
@@ -136,3 +155,21 @@ class Log:
         self._bar.close()
         self._board.close()
         self._file.close()
+
+
+def _records(workdir: Path, step: int) -> Path:
+    """`metrics.jsonl` with its records up to `step` alone: what is past it, or was cut through by a
+    kill, is gone."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "metrics.jsonl"
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break
+    draft = workdir / "metrics.jsonl.part"
+    draft.write_text("".join(kept))
+    os.replace(draft, path)
+    return path

@@ -76,8 +76,7 @@ def loop(
     return {
         "num_steps": num_steps,
         "seed": 0,
-        "save_every_steps": 2000,
-        "keep": 3,
+        "checkpoint": {"every_steps": 2000, "keep": 3},
         "log_every_steps": 50,
         "eval_every_steps": 10000,
         "ema_decay": ema_decay,

@@ -11,7 +11,7 @@ from evals.metrics.pixels import psnr_db
 from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
 from train.log import Evaluation
-from train.loop import Probes
+from train.plan import Probes
 
 _PICTURES = 8
 

@@ -26,7 +26,7 @@ from tokenizer.recogniser import example as recogniser_example
 from tokenizer.text_loss import TextConfig
 from train.config import ConfigError, build
 from train.data.sources import DataConfig, Pages
-from train.loop import LoopConfig
+from train.plan import LoopConfig
 from train.preflight import Generation
 from train.task import Task
 

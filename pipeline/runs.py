@@ -40,7 +40,8 @@ from train.config import ConfigError, build
 from train.data.batching import Batches, batches, in_turn
 from train.data.codes import open_caches, origins, page_px, require_same
 from train.data.sources import DataConfig, Pages, Plans, heldout, open_buckets
-from train.loop import Evaluator, LoopConfig, Probes
+from train.loop import Evaluator
+from train.plan import LoopConfig, Probes
 from train.task import Task
 
 

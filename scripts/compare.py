@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pipeline
 from train import config as configs
 from train.log import Evaluation
-from train.loop import Probes, train
+from train.loop import train
+from train.plan import Probes
 
 PROBE_STEPS = 40  # timed after as many that compile and warm up
 
@@ -43,7 +44,7 @@ def seconds_per_step(config: Any, folder: Path) -> float:
     probe = config.copy_and_resolve_references()
     with probe.unlocked():  # not every config names how often it evaluates
         probe.loop.update(
-            num_steps=2 * PROBE_STEPS, save_every_steps=0, eval_every_steps=PROBE_STEPS
+            num_steps=2 * PROBE_STEPS, checkpoint={"every_steps": 0}, eval_every_steps=PROBE_STEPS
         )
     run, marks = pipeline.run(probe), []
 
@@ -60,8 +61,9 @@ def train_variant(config: Any, folder: Path, *, seconds: float) -> dict[str, flo
     step_s = seconds_per_step(config, folder / "probe")
     with config.unlocked():
         config.loop.update(
-            num_steps=max(int(seconds / step_s), 1), save_every_steps=0, eval_every_steps=0
-        )
+            num_steps=max(int(seconds / step_s), 1), checkpoint={"every_steps": 0},
+            eval_every_steps=0,
+        )  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
     run = pipeline.run(config)
     begin = clock()

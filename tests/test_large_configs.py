@@ -23,7 +23,7 @@ from train.config import build, load
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 from train.data.sources import DataConfig
-from train.loop import LoopConfig
+from train.plan import LoopConfig
 from train.state import by_names, names
 
 ROOT = Path(__file__).resolve().parents[1]

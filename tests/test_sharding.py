@@ -16,8 +16,9 @@ from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from tests.decoder import pages
 from train import mesh as meshes
-from train.loop import LoopConfig, place_batch, plan
+from train.feeding import place_batch
 from train.optimizer import OptimizerConfig
+from train.plan import LoopConfig, plan
 
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 BLOCKS = BlockConfig(

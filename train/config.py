@@ -69,9 +69,33 @@ def override(config: ConfigDict, argument: str) -> None:
         raise ConfigError(f"{name}: {problem}") from None
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
+def fill(values: ConfigDict, cls: type) -> None:
+    """Give a section the defaults of its dataclass, and of those within, where it says nothing: so
+    that they can be overridden, and are seen in `config.json`."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if field.name in values:
+            if dataclasses.is_dataclass(hint) and isinstance(values[field.name], ConfigDict):
+                fill(values[field.name], hint)  # type: ignore[arg-type]  # hint is a class
+            continue
+        made = field.default_factory
+        default = made() if made is not dataclasses.MISSING else field.default
+        if default is dataclasses.MISSING:
+            continue  # `build` says that it is missing
+        nested = dataclasses.is_dataclass(default)
+        plain = dataclasses.asdict(default) if nested else default  # type: ignore[arg-type]  # no class
+        values[field.name] = ConfigDict(plain) if isinstance(plain, Mapping) else plain
+
+
+def load(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    sections: Mapping[str, type] | None = None,
+) -> ConfigDict:
     """The locked config of a file, with overrides; raises `ConfigError` for a missing file or a bad
-    key."""
+    key. `sections` are filled up with their dataclasses' defaults first."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}; the ones that ship are in configs/")
@@ -80,6 +104,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
+    with config.unlocked():
+        for name, cls in (sections or {}).items():
+            if name not in config:
+                config[name] = ConfigDict()
+            fill(config[name], cls)
     config.lock()
     for argument in overrides:
         override(config, argument)

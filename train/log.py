@@ -132,13 +132,16 @@ class Log:
         self._file.write(json.dumps({"step": step, **dict.fromkeys(values), **finite}) + "\n")
         self._file.flush()
 
-    def evaluation(self, step: int, found: Evaluation) -> None:
-        """Record an evaluation's numbers and texts, and its pictures as PNG files; say its
-        alarms."""
+    def evaluation(self, step: int, found: Evaluation) -> dict[str, float]:
+        """Record an evaluation's numbers and texts, and its pictures as PNG files; say its alarms.
+        Returns the numbers by the names under which they are recorded."""
         values = {f"eval/{k}": float(v) for k, v in found.scalars.items()}
         self.scalars(step, {**values, "eval/num_alarms": float(len(found.alarms))})
-        if not self._active:
-            return
+        if self._active:
+            self._show(step, found)
+        return values
+
+    def _show(self, step: int, found: Evaluation) -> None:
         for alarm in found.alarms:
             logging.warning("step %d of %s: %s", step, self.workdir.name, alarm)
             self._board.add_text("alarm", alarm, step)

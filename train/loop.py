@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,21 @@ from jax.sharding import Mesh
 
 from layers.axes import use_rules
 from layers.kernels import use_kernel
+from train.accounting import amounts, counter
 from train.checkpoint import About, Checkpoints
 from train.cluster_check import check_cluster
 from train.data.batching import Batches, iterate
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
+from train.hardware import preset
 from train.log import Evaluation, Log
 from train.pace import Pace
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
+from train.profiling import Profiler
 from train.state import State
 from train.stopping import Stopped
 from train.supervision import Supervision, supervision
-from train.task import Task
+from train.task import Batch, Task
 
 Evaluator = Callable[[int, Probes], Evaluation]
 
@@ -54,82 +56,167 @@ def train(
     about = about or About()
     with supervision() as watch:
         named = identity(task, config, about.data)
-        with watch.watchdog.phase("init"):
-            check_cluster(watch.cluster, identity=named, workdir=workdir)
+        check_cluster(watch.cluster, identity=named, workdir=workdir)
         mesh = config.build_mesh()
-        run = _Run(task, config, workdir, mesh, watch)
         with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
             planned = plan(task, config, mesh)
             with Checkpoints(
                 workdir / "checkpoints", identity=named, config=config.checkpoint, about=about,
                 cluster=watch.cluster,
             ) as checkpoints:  # fmt: skip
-                state = run.begin(planned, checkpoints)
-                return run.go_on(state, planned, checkpoints, dataset, evaluate)
+                run = _Run(task, config, mesh, watch, checkpoints, workdir)
+                return run.to_the_end(planned, dataset, evaluate)
 
 
 class _Run:
-    """One process's part of a run."""
+    """One process's part of a run: what a step of the loop consists of."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, workdir: Path, mesh: Mesh, watch: Supervision
+        self,
+        task: Task,
+        config: LoopConfig,
+        mesh: Mesh,
+        watch: Supervision,
+        checkpoints: Checkpoints,
+        workdir: Path,
     ) -> None:
-        self.task, self.config, self.workdir = task, config, workdir
-        self.mesh, self.watch = mesh, watch
+        self.config, self.mesh, self.watch = config, mesh, watch
+        self.checkpoints, self.workdir, self.task = checkpoints, workdir, task
         self.pace = Pace(watch.stop, mesh, watch.cluster)
+        self.flops_of = counter(task)
+        self._shapes: set[Any] = set()
 
-    def begin(self, planned: Plan, checkpoints: Checkpoints) -> State:
-        """The newest save, or a fresh state."""
-        with self.watch.watchdog.phase("restore"):
-            state = checkpoints.restore(planned.abstract, fall_back=self.config.fall_back)
+    def to_the_end(self, planned: Plan, dataset: Batches, evaluate: Evaluator | None) -> State:
+        """Restore or materialise; then step, log, evaluate and save until the last step, or until
+        it is asked to stop."""
+        config, span, active = self.config, self.watch.span, self.watch.cluster.is_first
+        with span("restore"):
+            state = self.checkpoints.restore(planned.abstract, fall_back=config.fall_back)
         if state is None:
-            with self.watch.watchdog.phase("compile"):
+            with span("compile"):
                 state = jax.block_until_ready(planned.materialise())
+        first, last = int(state.step), config.num_steps
+        if first >= last:
+            return state
+        self.open_meter()
+        probes = bind(self.task, planned.graphdef, self.mesh)
+        profiler = Profiler(config.profile, self.workdir, num_steps=last, active=active)
+        with self.log(first) as log, profiler, self.watch.meter as meter:
+            meter.begin()
+            for step, batch in enumerate(self.batches(dataset, first), start=first + 1):
+                with span("compile") if self.is_new(batch) else contextlib.nullcontext():
+                    flops = self.flops_of(batch)
+                    state, scalars = profiler.run(step, planned.step, state, batch)
+                with self.saved_if_diverged(state, step):
+                    log.later(step, scalars)
+                asked, clock_s = self.pace.next()
+                self.done(step, first)
+                meter.done(step, amounts(batch), flops=flops)
+                saving = self.checkpoints.due(step, clock_s) or step == last or asked
+                if saving or self.is_due(step, config.eval_every_steps):
+                    with self.saved_if_diverged(state, step):
+                        metrics = log.now()
+                    if evaluate and not asked and self.is_to_evaluate(step, saving):
+                        found = self.evaluated(evaluate, step, probes(state))
+                        asked = found is None
+                        metrics |= log.evaluation(step, found) if found else {}
+                    if saving or asked:
+                        self.save(state, step, metrics)
+                if asked and step < last:
+                    self.wait_for_save()
+                    raise Stopped(step)
         return state
 
-    def go_on(
-        self,
-        state: State,
-        planned: Plan,
-        checkpoints: Checkpoints,
-        dataset: Batches,
-        evaluate: Evaluator | None,
-    ) -> State:
-        """Step to the end."""
-        config, phase, first = self.config, self.watch.watchdog.phase, int(state.step)
-        if first >= config.num_steps:
-            return state
-        probes = bind(self.task, planned.graphdef, self.mesh)
-        with Log(
+    def log(self, first: int) -> Log:
+        """What is written and shown; rates stand beside a step's scalars."""
+        config = self.config
+        log = Log(
             self.workdir, step=first, num_steps=config.num_steps,
             every_steps=config.log_every_steps, see=Streak(config.guard).see,
             active=self.watch.cluster.is_first,
-        ) as log:  # fmt: skip
-            for step, batch in enumerate(self.batches(dataset, first), start=first + 1):
-                with phase("compile") if self.is_new(batch) else contextlib.nullcontext():
-                    state, scalars = planned.step(state, batch)
-                self.pace.ask()
-                try:
-                    log.later(step, scalars)
-                except Diverged:
-                    self.save(checkpoints, state, step, {})
-                    raise
-                stopping = self.heard(step - 1, first)
-                checkpoints.check()
-                last = step == config.num_steps
-                saving = checkpoints.due(step, self.pace.clock_s) or last or stopping
-                evaluating = evaluate and not stopping and self.evaluating(step, saving)
-                metrics = log.now() if saving or evaluating else {}
-                if evaluate and evaluating:
-                    try:
-                        with phase("evaluation"):
-                            found = evaluate(step, self.watched(probes(state)))
-                            metrics |= log.evaluation(step, found)
-                    except _Asked:
-                        saving = stopping = True
-                if saving:
-                    with phase("save"):
-                        checkpoints.save(state, step, metrics=metrics)
-                if stopping and not last:
-                    self.leave(checkpoints, step)
-        return state
+        )  # fmt: skip
+        log.beside(self.watch.meter.rates)
+        return log
+
+    def open_meter(self) -> None:
+        """Go on counting where the run's earlier processes stopped."""
+        known = preset(jax.devices()[0].device_kind, self.config.hardware)
+        peak = known.peak_flops_per_s and known.peak_flops_per_s * jax.device_count()
+        self.watch.meter.open(
+            self.workdir, active=self.watch.cluster.is_first, peak_flops_per_s=peak
+        )
+
+    def batches(self, dataset: Batches, first: int) -> Iterator[Batch]:
+        """This process's rows of the batches that are left, placed."""
+        config, size = self.config, dataset.batch_size
+        rows = rows_here(size, self.mesh, config.rules)
+        made = iterate(dataset, first, config.num_steps, rows=rows, num_workers=config.num_workers)
+        for _ in range(first, config.num_steps):
+            with self.watch.span("data"):
+                batch = next(made)
+            yield place_batch(batch, self.mesh, config.rules, rows=rows, batch_size=size)
+
+    def is_new(self, batch: Batch) -> bool:
+        """Whether the step has to be compiled for the shapes of this batch."""
+        shapes = tuple((name, array.shape, array.dtype) for name, array in batch.items())
+        new = shapes not in self._shapes
+        self._shapes.add(shapes)
+        return new
+
+    @staticmethod
+    def is_due(step: int, every_steps: int) -> bool:
+        return every_steps > 0 and step % every_steps == 0
+
+    def is_to_evaluate(self, step: int, saving: bool) -> bool:
+        """Whether it is time, or a save wants a metric to be ranked by."""
+        ranked = saving and bool(self.config.checkpoint.best_metric)
+        return (
+            step == self.config.num_steps
+            or ranked
+            or self.is_due(step, self.config.eval_every_steps)
+        )
+
+    def done(self, step: int, first: int) -> None:
+        """The scalars of the step before this one were read: it is done."""
+        if step > first + 1:
+            self.watch.watchdog.beat(step - 1)
+            self.watch.starting.end()
+        self.checkpoints.check()
+
+    def evaluated(self, evaluate: Evaluator, step: int, probes: Probes) -> Evaluation | None:
+        """What the evaluator found, None if the run was asked to stop meanwhile: every probe looks
+        first."""
+
+        def looking(probe: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arrays: Any) -> Any:
+                if self.pace.is_asked():
+                    raise _Asked
+                return probe(*arrays)
+
+            return call
+
+        with self.watch.span("evaluation"):
+            try:
+                return evaluate(step, {name: looking(probe) for name, probe in probes.items()})
+            except _Asked:
+                return None
+
+    def save(self, state: State, step: int, metrics: Mapping[str, float]) -> None:
+        """Begin to save; the step before is complete by then."""
+        with self.watch.span("save"):
+            self.checkpoints.save(state, step, metrics=metrics)
+        self.watch.meter.write()
+
+    def wait_for_save(self) -> None:
+        with self.watch.span("save"):
+            self.checkpoints.wait()
+
+    @contextlib.contextmanager
+    def saved_if_diverged(self, state: State, step: int) -> Iterator[None]:
+        """Save before `Diverged` ends the run: no bad update is in the state."""
+        try:
+            yield
+        except Diverged:
+            self.save(state, step, {})
+            self.wait_for_save()
+            raise

@@ -37,9 +37,11 @@ class DamageError(CheckpointError):
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What else a manifest records of a run, in plain JSON: its whole config, and the contract of
-    the tokens that it writes or was trained on."""
+    """What is said of a run beside its task, in plain JSON: what is in its data (which a restart
+    may not change), and for the manifest its whole config and the contract of the tokens that it
+    writes or was trained on."""
 
+    data: Mapping[str, Any] | None = None
     config: Mapping[str, Any] | None = None
     token_contract: Mapping[str, Any] | None = None
 

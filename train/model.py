@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from train.loop import Probes
+from train.plan import Probes
 from train.task import Task
 
 

@@ -19,6 +19,7 @@ from train import optimizer as optimizers
 from train.guard import GuardConfig
 from train.hardware import preset
 from train.optimizer import OptimizerConfig
+from train.profiling import ProfileConfig
 from train.retention import CheckpointConfig
 from train.state import State, shardings
 from train.step import Step, gradients_of, one_step
@@ -28,7 +29,7 @@ from train.watchdog import Deadlines
 Probes = Mapping[str, Callable[..., Any]]
 _FREE = (
     "checkpoint", "log_every_steps", "eval_every_steps", "num_workers", "mesh", "dcn_mesh",
-    "attention", "microbatches", "guard", "deadlines", "fall_back", "hardware",
+    "attention", "microbatches", "guard", "deadlines", "fall_back", "hardware", "profile",
 )  # fmt: skip  # what a restart may change
 
 
@@ -56,6 +57,7 @@ class LoopConfig:
     microbatches: int = 1
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig)
     num_workers: int = 0
     attention: str = "auto"
     hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -143,7 +145,7 @@ def _everywhere(given: Any, whole: NamedSharding) -> Any:
     def place(x: Any) -> Any:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
-        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = place(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         host = np.asarray(x)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from layers.axes import Rules, partition_spec, use_rules
 from train import mesh as meshes
 from train.hlo_work import Work, work
-from train.loop import LoopConfig, Plan, plan
+from train.plan import LoopConfig, Plan, plan
 from train.task import Task
 
 REMATERIALISED = "Involuntary full rematerialization"  # what XLA's partitioner says to stderr

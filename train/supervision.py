@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from train.distributed import Cluster, ClusterConfig, start
+from train.meter import Meter
 from train.stopping import Starting, Stop
 from train.watchdog import Deadlines, Watchdog
 
@@ -22,6 +23,13 @@ class Supervision:
     watchdog: Watchdog
     stop: Stop
     starting: Starting
+    meter: Meter
+
+    @contextlib.contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Hold what runs inside to its deadline, and book its time (a name of `PHASES`)."""
+        with self.watchdog.phase(name), self.meter.span(name):
+            yield
 
 
 _CURRENT: contextvars.ContextVar[Supervision | None] = contextvars.ContextVar("supervision")
@@ -36,6 +44,7 @@ def supervised(
     Enter it in the main thread, before anything asks JAX for devices. Raises `ClusterError` when
     the processes do not find each other.
     """
+    meter = Meter()
     with (
         Watchdog(None, deadlines or Deadlines()) as watchdog,
         Stop() as stop,
@@ -44,7 +53,7 @@ def supervised(
         with watchdog.phase("init"):
             found = start(cluster)
         watchdog.cluster = starting.cluster = found
-        supervision = Supervision(found, watchdog, stop, starting)
+        supervision = Supervision(found, watchdog, stop, starting, meter)
         token = _CURRENT.set(supervision)
         try:
             yield supervision

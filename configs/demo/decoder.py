@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
             "loop": {
                 "num_steps": 1600,
                 "seed": 0,
-                "save_every_steps": 400,
+                "checkpoint": {"every_steps": 400},
                 "log_every_steps": 50,
                 "num_workers": 0,
                 "optimizers": {

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
             "loop": {
                 "num_steps": 2800,
                 "seed": 0,
-                "save_every_steps": 700,
+                "checkpoint": {"every_steps": 700},
                 "log_every_steps": 50,
                 "num_workers": 0,
                 "optimizers": {

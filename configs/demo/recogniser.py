@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             "loop": {
                 "num_steps": 1500,
                 "seed": 0,
-                "save_every_steps": 500,
+                "checkpoint": {"every_steps": 500},
                 "log_every_steps": 50,
                 "eval_every_steps": 500,
                 "num_workers": 0,

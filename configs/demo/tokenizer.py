@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
             "loop": {
                 "num_steps": 2500,
                 "seed": 0,
-                "save_every_steps": 500,
+                "checkpoint": {"every_steps": 500},
                 "log_every_steps": 50,
                 "eval_every_steps": 1250,
                 "num_workers": 0,

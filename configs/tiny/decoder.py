@@ -22,5 +22,6 @@ def get_config() -> ConfigDict:
         codes=("runs/tiny/codes",),
         tokenizer="runs/tiny/tokenizer",
     )
-    config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1)
+    config.loop.checkpoint.every_steps = 2
+    config.loop.update(num_steps=6, log_every_steps=1)
     return config

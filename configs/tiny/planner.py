@@ -15,5 +15,6 @@ def get_config() -> ConfigDict:
     config = demo.get_config()
     config.model.blocks.update(width=16, num_layers=2, head_size=8, hidden=32)
     config.data.update(num_evaluation_pages=2, num_pages=32)
-    config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1)
+    config.loop.checkpoint.every_steps = 2
+    config.loop.update(num_steps=6, log_every_steps=1)
     return config

@@ -15,5 +15,6 @@ def get_config() -> ConfigDict:
     config = demo.get_config()
     config.model.update(height_px=16, width_px=108, width=16, hidden=32, num_blocks=1)
     config.data.update(num_evaluation_pages=2, num_pages=16)
-    config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1, eval_every_steps=0)
+    config.loop.checkpoint.every_steps = 2
+    config.loop.update(num_steps=6, log_every_steps=1, eval_every_steps=0)
     return config

@@ -16,5 +16,6 @@ def get_config() -> ConfigDict:
     config.model.backbone.update(width=32, hidden=48)
     config.model.quantizer.num_codes = 12
     config.data.update(num_evaluation_pages=2, num_pages=16)
-    config.loop.update(num_steps=6, save_every_steps=2, log_every_steps=1, eval_every_steps=0)
+    config.loop.checkpoint.every_steps = 2
+    config.loop.update(num_steps=6, log_every_steps=1, eval_every_steps=0)
     return config

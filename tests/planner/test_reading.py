@@ -25,7 +25,7 @@ from train.checkpoint import CheckpointError, Checkpoints
 from train.config import load
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
-from train.loop import identity
+from train.plan import identity
 
 PAGES = [plan(seed, PageStyle()) for seed in range(24)]
 PROMPTS = ['a sign "Öl & Brot – 日本" and „K9“', "ein Plakat «Café à la carte»"]

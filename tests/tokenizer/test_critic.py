@@ -16,8 +16,8 @@ from tokenizer.backbones import cut, make_decoder
 from tokenizer.critic import Critic, CriticConfig, inject, last_layer_norms, lecam
 from tokenizer.task import TokenizerTask, as_float
 from train import mesh as meshes
-from train.loop import plan
 from train.optimizer import OptimizerConfig
+from train.plan import plan
 
 SMALL = CriticConfig(
     weight=0.5, lecam=0.1, lecam_decay=0.9, width=8, num_layers=1, num_groups=4, adaptive=False

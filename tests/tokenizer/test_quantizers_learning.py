@@ -24,6 +24,7 @@ from train import mesh as meshes
 from train.checkpoint import Checkpoints, load_weights
 from train.loop import train
 from train.optimizer import OptimizerConfig
+from train.retention import CheckpointConfig
 
 
 @pytest.fixture(params=KINDS)
@@ -112,7 +113,9 @@ def test_a_run_cut_short_ends_in_the_same_bits(tmp_path, monkeypatch):
     model = TokenizerConfig(TINY["patch"], quantizer)
     task = TokenizerTask(model, critic=critic)
     optimizers = {name: OptimizerConfig("adamw", 2e-3) for name in ("hidden", "rest", "critic")}
-    config = loop_config(6, save_every_steps=3, eval_every_steps=4, optimizers=optimizers)
+    config = loop_config(
+        6, checkpoint=CheckpointConfig(3), eval_every_steps=4, optimizers=optimizers
+    )
 
     mesh = meshes.build(config.mesh)
     with jax.set_mesh(mesh), use_rules(config.rules):

@@ -20,7 +20,7 @@ from tokenizer.task import LossConfig, TokenizerTask
 from tokenizer.text_loss import edges, features
 from train.data.posters.canvas import PageStyle
 from train.data.sources import Pages
-from train.loop import identity
+from train.plan import identity
 
 SMALL = RecogniserConfig(height_px=16, width_px=144, width=16, hidden=32, num_blocks=2)
 BOTH = LossConfig(text_edges=1.0, text_features=0.5)

@@ -29,7 +29,7 @@ def test_a_tokenizer_remembers_its_recogniser_and_is_read_without_it(tmp_path, m
     devices = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda *_: devices[:1])
     quick = "--config.loop.optimizers.hidden.name=adamw"
-    once = ("--config.loop.num_steps=2", "--config.loop.save_every_steps=1", quick)
+    once = ("--config.loop.num_steps=2", "--config.loop.checkpoint.every_steps=1", quick)
     run("recogniser", tmp_path / "0", *once)
     shutil.copytree(tmp_path / "0", tmp_path / "1")
     shutil.rmtree(tmp_path / "1" / "checkpoints" / "2")  # as it was a step before

@@ -10,10 +10,12 @@ import pytest
 from layers.axes import use_rules
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
-from train.checkpoint import CheckpointError, load_weights, newest
+from train.checkpoint import About, CheckpointError, load_weights, newest
 from train.feeding import place_batch
 from train.log import Evaluation
-from train.loop import plan, train
+from train.loop import train
+from train.plan import plan
+from train.retention import CheckpointConfig
 
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor"}
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -59,7 +61,7 @@ def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path,
         ones = probes["apply"](np.ones((2, 16), np.float32))
         return Evaluation({"mean": float(ones.mean())}, alarms=["it burns"] if step == 9 else [])
 
-    config = net_config(10, save_every_steps=4, eval_every_steps=3)
+    config = net_config(10, checkpoint=CheckpointConfig(4), eval_every_steps=3)
     with pytest.raises(KeyboardInterrupt):
         train(NetTask(), vectors(), config, tmp_path, evaluate=interrupt)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -78,21 +80,27 @@ def test_a_resumed_run_logs_every_step_once_and_a_finished_one_returns(tmp_path,
 
 
 def test_a_scalar_that_is_not_finite_is_named_with_its_step(tmp_path):
-    config = net_config(30, log_every_steps=0, save_every_steps=2)
+    config = net_config(30, log_every_steps=0, checkpoint=CheckpointConfig(2))
     with pytest.raises(FloatingPointError, match="bias became nan at step 5"):
         train(NetTask(bad_from=5), vectors(), config, tmp_path)
     assert newest(tmp_path / "checkpoints")[1]["step"] == 4
 
 
 def test_only_cadences_may_change(tmp_path):
-    train(NetTask(), vectors(), net_config(4), tmp_path, data={"pages": 8, "style": {"px": 64}})
+    train(
+        NetTask(),
+        vectors(),
+        net_config(4),
+        tmp_path,
+        about=About({"pages": 8, "style": {"px": 64}}),
+    )
 
     def again(task=None, data=None, **changes):
         config = net_config(changes.pop("num_steps", 4), **changes)
         data = data or {"pages": 8, "style": {"px": 64}}
-        return train(task or NetTask(), vectors(), config, tmp_path, data=data)
+        return train(task or NetTask(), vectors(), config, tmp_path, about=About(data))
 
-    again(save_every_steps=1, log_every_steps=7, keep=5, eval_every_steps=2)
+    again(checkpoint=CheckpointConfig(1, keep=5), log_every_steps=7, eval_every_steps=2)
     with pytest.raises(CheckpointError, match=r"data\.style\.px: 64 there, 32 here"):
         again(data={"pages": 8, "style": {"px": 32}})
     with pytest.raises(CheckpointError, match=r"loop\.num_steps: 4 there, 8 here"):

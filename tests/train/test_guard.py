@@ -11,9 +11,12 @@ import pytest
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
 from train.checkpoint import newest
+from train.feeding import place_batch
 from train.guard import Diverged, GuardConfig, Streak, fresh, judge
-from train.loop import place_batch, plan, train
+from train.loop import train
 from train.optimizer import OptimizerConfig
+from train.plan import plan
+from train.retention import CheckpointConfig
 
 
 def toy_config(num_steps, **changes):
@@ -92,7 +95,7 @@ def test_a_spike_is_measured_against_the_mean_of_the_good_norms():
 def test_too_many_in_a_row_stop_the_run_and_are_named(tmp_path, monkeypatch):
     devices = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda *_: devices[:1])
-    config = toy_config(30, log_every_steps=0, save_every_steps=2, guard=GuardConfig(3))
+    config = toy_config(30, log_every_steps=0, checkpoint=CheckpointConfig(2), guard=GuardConfig(3))
     task = NetTask(poisoned=(2, 3, 5, 6, 7, 8, 9))
     with pytest.raises(Diverged, match=r"steps 5 to 7 \(items 4 to 6 .*step 5: loss nan") as found:
         train(task, vectors(), config, tmp_path)

@@ -11,8 +11,9 @@ from layers.axes import use_rules
 from tests.train.toys import loop_config, pages, tokenizer_task
 from train import mesh as meshes
 from train.checkpoint import CheckpointError, Checkpoints, load_weights, newest
-from train.loop import plan, train
+from train.loop import train
 from train.optimizer import OptimizerConfig
+from train.plan import plan
 
 
 def flat(tree):

@@ -13,7 +13,8 @@ from tests.train.test_placement import RULES, abstract_state, flat
 from tests.train.test_step import planner_case
 from tests.train.toys import loop_config
 from train import mesh as meshes
-from train.loop import place_batch, plan
+from train.feeding import place_batch
+from train.plan import plan
 
 NARROW = ("--config.model.blocks.dtype=bfloat16",)
 KERNELS = re.compile(r"f32\[[^ ]* all-reduce\(.*->(DNH|DKH|NHD|DF|FD)/dot_general")

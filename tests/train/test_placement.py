@@ -14,8 +14,9 @@ from pipeline.tasks import decoder_task, planner_task, tokenizer_task
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
 from train.config import build, load
-from train.loop import LoopConfig, place_batch, plan
+from train.feeding import place_batch
 from train.optimizer import OptimizerConfig
+from train.plan import LoopConfig, plan
 from train.state import names
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,8 @@ from planner.task import PlannerTask
 from tests.train.toys import WIDTH, Count, Net, NetTask, net_config, pages, tokenizer_task, vectors
 from tokenizer.critic import Critic, CriticConfig
 from train import mesh as meshes
-from train.loop import place_batch, plan
+from train.feeding import place_batch
+from train.plan import plan
 from train.step import gradients_of, split
 
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor", "N": "tensor"}

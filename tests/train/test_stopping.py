@@ -105,17 +105,19 @@ def test_flags_lie_one_on_each_device_and_any_one_is_enough():
     mesh = meshes.build({"data": 2, "fsdp": 2, "tensor": 2})
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp", "tensor")))
     with jax.set_mesh(mesh), Stop() as stop:
-        calm = stop.flag(mesh)
-        assert calm.sharding == sharding and calm.shape == (8,) and calm.dtype == jnp.int32
-        assert [s.data.shape for s in calm.addressable_shards] == [(1,)] * 8
-        assert stop.flag(mesh) is calm and not stop.agreed(mesh)
-        step = jax.jit(lambda flag: agreed(flag))
-        assert int(step(calm)) == 0 and step(calm).is_fully_replicated
+        calm = stop.flags(mesh)
+        assert calm.sharding == sharding and calm.shape == (8, 2) and calm.dtype == jnp.int32
+        assert [s.data.shape for s in calm.addressable_shards] == [(1, 2)] * 8
+        assert stop.flags(mesh) is calm and not stop.agreed(mesh)
+        step = jax.jit(lambda flags: agreed(flags))
+        assert step(calm).tolist() == [0, 0] and step(calm).is_fully_replicated
         for device in range(8):
-            assert int(step(jax.device_put(jnp.arange(8) == device, sharding))) == 1
+            rows = jnp.zeros((8, 2), jnp.int32).at[device].set(jnp.array([1, 5]))
+            assert step(jax.device_put(rows, sharding)).tolist() == [1, 5]
         me(signal.SIGTERM)
-        assert int(step(stop.flag(mesh))) == 1 and stop.agreed(mesh)
-        assert step._cache_size() == 2  # of int32 and of bool: being asked compiles nothing
+        assert step(stop.flags(mesh, 7)).tolist() == [1, 7] and stop.agreed(mesh)
+        assert stop.ask(mesh, 7).tolist() == [1, 7]
+        assert step._cache_size() == 1  # being asked compiles nothing
 
 
 def test_stopped_ends_a_process_with_its_code():

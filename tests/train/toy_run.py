@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 
 from tests.train.toys import NetTask, net_config, vectors  # noqa: E402
 from train.loop import train  # noqa: E402
+from train.retention import CheckpointConfig  # noqa: E402
 
 PLACES = {
     1: {"mesh": {"data": 1}},
@@ -24,7 +25,7 @@ PLACES = {
 }
 
 if __name__ == "__main__":
-    config = net_config(num_steps, save_every_steps=3, **PLACES[num_devices])
+    config = net_config(num_steps, checkpoint=CheckpointConfig(3), **PLACES[num_devices])
     state = train(NetTask(), vectors(), config, workdir)
     import jax
 

@@ -14,8 +14,9 @@ from tokenizer.backbones import BackboneConfig
 from tokenizer.model import QuantizerConfig, TokenizerConfig
 from tokenizer.task import TokenizerTask
 from train.data.batching import batches
-from train.loop import LoopConfig
 from train.optimizer import OptimizerConfig
+from train.plan import LoopConfig
+from train.retention import CheckpointConfig
 
 WIDTH = 16
 
@@ -119,7 +120,7 @@ def loop_config(num_steps, **changes):
     }
     fields = {
         "optimizers": optimizers,
-        "save_every_steps": 5,
+        "checkpoint": CheckpointConfig(5),
         "log_every_steps": 1,
         "ema_decay": 0.9,
     }

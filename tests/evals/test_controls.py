@@ -381,19 +381,16 @@ def test_shuffled_crops_are_dealt_to_the_quads_there_are():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_ranks_typeset_pages_above_shuffled_and_blank_ones(name, read, tmp_path):
-    benchmark = BENCHMARKS[name]
-    if benchmark.redrawn:
-        benchmark = benchmark.redrawn(num_pages=16, page_px=(256, 256))
+    benchmark, redrawn = BENCHMARKS[name], BENCHMARKS[name].redrawn
+    benchmark = redrawn(num_pages=16, page_px=(256, 256)) if redrawn else benchmark
     cases = benchmark.cases(make(name, tmp_path) if benchmark.where else None)
     if chinese_font() is None:
         cases = [c for c in cases if c.language != "zh"]
     if not cases:
         pytest.skip("the extra zh is not installed")
-    cases = cases[-2:] if benchmark.redrawn else [cases[0], cases[-1]]  # in type above 20 px
-    settings = ControlSettings(
-        num_words=(), size_px=SIZE_PX, page=lambda case: getattr(case, "pixels", None),
-        num_resamples=10,
-    )  # fmt: skip
+    cases = cases[-2:] if redrawn else [cases[0], cases[-1]]  # in type above 20 px
+    page = lambda case: getattr(case, "pixels", None)  # noqa: E731  # our own pages
+    settings = ControlSettings(num_words=(), size_px=SIZE_PX, page=page, num_resamples=10)
     found = controls(benchmark, cases, read, settings)
     (headline,) = (m for m in benchmark.metrics if m.name == benchmark.headline)
     sign = -1 if headline.lower_is_better else 1

@@ -12,7 +12,7 @@ from evals import watching
 from evals.results import flat
 from evals.watching import MODELS, SCORES, every, newest_steps, watch
 from tests.evals.samples import made
-from train.checkpoint import CheckpointError, newest
+from train.checkpoint import CheckpointError
 
 
 def save(run, model, step, *, complete=True):
@@ -23,9 +23,10 @@ def save(run, model, step, *, complete=True):
 
 
 def open_run(run):
-    """Reads what a bundle reads first of all."""
-    manifests = [newest(run / model / "checkpoints")[1] for model in MODELS]
-    return types.SimpleNamespace(steps=tuple(manifest["step"] for manifest in manifests))
+    """Reads the newest manifests, as a bundle does first of all."""
+    saved = zip(MODELS, newest_steps(run), strict=True)
+    files = [run / model / "checkpoints" / str(step) / "manifest.json" for model, step in saved]
+    return types.SimpleNamespace(steps=tuple(json.loads(f.read_text())["step"] for f in files))
 
 
 class Evaluated(list):

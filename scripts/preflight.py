@@ -74,7 +74,7 @@ def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked:
 def _program(name: str, said: dict) -> list[str]:
     limit = "unknown" if said["hbm_gb"] is None else f"{said['hbm_gb']:.2f}"
     verdict = "fits" if said["fits"] else "DOES NOT FIT"
-    rows = [f"{name}: {said['needed_gb']:.2f} GB of {limit} a chip: {verdict} "
+    rows = [f"{name}: {said['needed_gb']:.3g} GB of {limit} a chip: {verdict} "
             f"(compiled in {said['compile_s']} s)"]  # fmt: skip
     if said["problem"]:
         return [*rows, f"  {said['problem']}"]
@@ -98,7 +98,7 @@ def printed(said: dict) -> str:
     """The report as text."""
     mesh = " x ".join(f"{name}={size}" for name, size in said["mesh"].items())
     rows = [f"{said['target']}, mesh {mesh}" + (f" ({ESTIMATE})" if said["estimate"] else "")]
-    rows += [f"  {size:9.3f} GB {name}" for name, size in said["hbm_parts_gb"].items()]
+    rows += [f"  {size:9.3g} GB {name}" for name, size in said["hbm_parts_gb"].items() if size]
     rows += [f"  left out, since it needs a trained model: {name}" for name in said["left_out"]]
     rows += _program("train step", said["step"])
     rows.append(f"  {said['flops_per_step']:.4g} FLOPs a step, "

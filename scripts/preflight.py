@@ -21,9 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
+from layers.kernels import use_kernel
 from pipeline.abstract import AbstractRun, abstract_run
 from train import config as configs
 from train import preflight, roofline
+from train.accounting import model_flops
+from train.hardware import Hardware, preset
+from train.plan import LoopConfig
 from train.roofline import GB
 
 ESTIMATE = "an estimate from the program for CPU devices: a GPU's compiler fuses and keeps other"
@@ -39,7 +43,7 @@ def _start(where: preflight.Target) -> None:
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "1")  # the partitioner's warnings are read
 
 
-def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked: bool) -> dict:
+def look(run: AbstractRun, where: preflight.Target, chip: Hardware, asked: bool) -> dict:
     """Everything that is said about a run on a target."""
     with preflight.captured_stderr():  # libtpu says that it finds no TPU
         mesh = preflight.lay_out(run.loop, where)
@@ -49,7 +53,8 @@ def look(run: AbstractRun, where: preflight.Target, chip: preflight.Chip, asked:
         planned.abstract, preflight.batch_of(run.batch, mesh, run.loop), program
     )
     step = roofline.report(program, chip, sizes)
-    flops = roofline.model_flops(run.task, run.batch)
+    with use_kernel("xla"):
+        flops = model_flops(run.task, run.batch)
     step_s, peak = step.get("roofline_s"), chip.peak_flops_per_s
     executed = step.get("flops_per_chip", 0) * mesh.size
     said: dict[str, Any] = {
@@ -121,10 +126,10 @@ def main() -> int:
     args, overrides = flags.parse_known_args()
     where = preflight.target(args.target)
     _start(where)
-    chip = preflight.CHIPS[where.kind]
+    run = abstract_run(configs.load(args.config, overrides, sections={"loop": LoopConfig}))
+    chip = preset(where.kind, run.loop.hardware)
     if args.hbm_gb is not None:
         chip = dataclasses.replace(chip, hbm_bytes=args.hbm_gb * GB)
-    run = abstract_run(configs.load(args.config, overrides))
     said = look(run, where, chip, not args.no_generation)
     print(printed(said))
     if args.json:

@@ -20,6 +20,7 @@ from pipeline.abstract import abstract_run
 from tests.bundles import COMPILED_QUICKLY
 from train import preflight, roofline
 from train.config import ConfigError, load
+from train.hardware import preset
 from train.hlo_work import Collective, Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,13 +127,13 @@ def test_a_rematerialisation_is_heard():
 def test_bounds_and_remedies():
     gather = Collective("all-gather", tuple(range(8)), 1, 450 * 10**9)
     far = dataclasses.replace(gather, group=tuple(range(16)), wire_bytes=100 * 10**9)
-    chip = preflight.CHIPS["h100"]
+    chip = preset("h100")
     did = Work(int(989.4e12), int(3350e9 / 2), (gather, far), 0)
     limits = roofline.bounds(did, chip)
     assert (limits.compute_s, limits.hbm_s) == pytest.approx((1, 0.5))
     assert limits.interconnect_s == pytest.approx(1 + 2)  # the second leaves its node
     assert (limits.what, limits.step_s) == ("interconnect", pytest.approx(3))
-    assert roofline.bounds(did, preflight.CHIPS["cpu"]).step_s is None
+    assert roofline.bounds(did, preset("cpu")).step_s is None
 
     program = preflight.Program(1.0, 10, 20, needed_bytes=int(70e9), work=did)
     assert roofline.report(program, chip, {"fsdp": 16})["fits"]

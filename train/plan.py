@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,15 +65,15 @@ class LoopConfig:
     dcn_mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rules: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"B": "data"})
 
-    def build_mesh(self) -> Mesh:
-        """The mesh over this run's devices; raises `ValueError` when it does not use each once."""
+    def build_mesh(self, devices: Sequence[Any] | None = None, *, kind: str = "") -> Mesh:
+        """The mesh over all devices of the run, or over these of another machine; raises
+        `ValueError` when it does not use each once."""
+        devices = jax.devices() if devices is None else devices
         shape = self.mesh
         if not shape:
-            device = jax.devices()[0]
-            _, num_parts = meshes.granules(jax.devices())
-            known = preset(device.device_kind, self.hardware)
-            shape = known.mesh(jax.device_count(), num_parts)
-        return meshes.build(shape, dcn=self.dcn_mesh)
+            known = preset(kind or devices[0].device_kind, self.hardware)
+            shape = known.mesh(len(devices), meshes.granules(devices)[1])
+        return meshes.build(shape, devices, dcn=self.dcn_mesh)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.experimental import mesh_utils, topologies
+from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 from layers.axes import Rules, partition_spec, use_rules
-from train import mesh as meshes
+from layers.kernels import use_kernel
 from train.hlo_work import Work, work
 from train.plan import LoopConfig, Plan, plan
 from train.task import Task
@@ -28,28 +28,7 @@ from train.task import Task
 REMATERIALISED = "Involuntary full rematerialization"  # what XLA's partitioner says to stderr
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What a chip can do; None is not known. `ici_bytes_per_s` is what it sends over all its links
-    at once, `dcn_bytes_per_s` what leaves a node of `node` chips (0: no nodes)."""
-
-    peak_flops_per_s: float | None
-    hbm_bytes: float | None
-    hbm_bytes_per_s: float | None
-    ici_bytes_per_s: float | None
-    dcn_bytes_per_s: float | None = None
-    node: int = 0
-
-
-# cloud.google.com/tpu/docs/{v5e,v5p,v6e}: bf16 peak, HBM, its bandwidth, half of the bidirectional
-# interconnect. NVIDIA's H100 data sheet (dense), NVLink one way; DGX H100: 400 Gb/s a GPU.
-CHIPS: Mapping[str, Chip] = {
-    "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 400e9),
-    "h100": Chip(989.4e12, 80e9, 3350e9, 450e9, 50e9, node=8),
-    "cpu": Chip(None, None, None, None),
-}
+KINDS = ("v5e", "v5p", "v6e", "h100", "cpu")  # of `train.hardware.PRESETS`
 
 
 def has_libtpu() -> bool:
@@ -100,8 +79,8 @@ class Target:
 def target(text: str) -> Target:
     """`kind:size`; raises `ValueError` naming the known kinds, or how a size looks."""
     kind, _, size = text.partition(":")
-    if kind not in CHIPS:
-        raise ValueError(f"target {text!r}: there is no kind {kind!r}; give {', '.join(CHIPS)}")
+    if kind not in KINDS:
+        raise ValueError(f"target {text!r}: there is no kind {kind!r}; give {', '.join(KINDS)}")
     wanted = r"\d+(x\d+){1,2}" if kind.startswith("v") else r"\d+"
     if not re.fullmatch(wanted, size):
         example = {"v5p": "v5p:8x8x8"}.get(kind, f"{kind}:{'16x16' if kind[0] == 'v' else '8'}")
@@ -187,13 +166,8 @@ def compiled(lower: Callable[[], Any], num_devices: int) -> Program:
 
 
 def lay_out(config: LoopConfig, where: Target) -> Mesh:
-    """The config's mesh over the target, TPUs in an order in which their links form rings."""
-    mesh = meshes.build(config.mesh, where.devices())
-    if not where.is_tpu:
-        return mesh
-    shape, devices = mesh.devices.shape, where.devices()
-    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
+    """The config's mesh over the target."""
+    return config.build_mesh(where.devices(), kind=where.kind)
 
 
 def _placed(shapes: Any, axes: Any, mesh: Mesh, rules: Rules) -> Any:
@@ -215,8 +189,8 @@ def _placed(shapes: Any, axes: Any, mesh: Mesh, rules: Rules) -> Any:
 def train_step(
     task: Task, config: LoopConfig, batch: Mapping[str, Any], mesh: Mesh
 ) -> tuple[Plan, Program]:
-    """The step as `train.loop` plans it, compiled for the mesh's devices."""
-    with jax.set_mesh(mesh), use_rules(config.rules):
+    """The step as `train.plan` has it, compiled for the mesh's devices."""
+    with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
         planned = plan(task, config, mesh)
         placed = batch_of(batch, mesh, config)
         lower = lambda: planned.step.lower(planned.abstract, placed)  # type: ignore[attr-defined]  # noqa: E731  # it is a jitted function
@@ -233,7 +207,7 @@ def generation_step(
         probes = {name: functools.partial(f, model) for name, f in task.probes().items()}
         return asked.function(probes, *arrays)
 
-    with jax.set_mesh(mesh), use_rules(config.rules):
+    with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
         placed = [
             _placed(shapes, axes, mesh, config.rules)
             for shapes, axes in zip(asked.arrays, asked.axes, strict=True)
@@ -245,7 +219,7 @@ def generation_step(
 
 
 def batch_of(batch: Mapping[str, Any], mesh: Mesh, config: LoopConfig) -> dict[str, Any]:
-    """A batch's shapes with the shardings that `train.loop.place_batch` gives it."""
+    """A batch's shapes with the shardings that `train.feeding.place_batch` gives it."""
     axes = {name: "B" + "_" * (array.ndim - 1) for name, array in batch.items()}
     return _placed(dict(batch), axes, mesh, config.rules)
 

@@ -8,59 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-from flax import nnx
-
+from train.hardware import Hardware
 from train.hlo_work import Work, axes_of
-from train.preflight import Chip, Program, chip_bytes
+from train.preflight import Program, chip_bytes
 from train.state import State
-from train.task import Task
 
 GB = 1e9
-
-
-def _multiply_adds(jaxpr: Any) -> int:
-    """Those of products and convolutions, loops times their turns, the larger branch of two."""
-    total = 0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        inner = [
-            getattr(value, "jaxpr", value)
-            for entry in params.values()
-            for value in (entry if isinstance(entry, (tuple, list)) else (entry,))
-            if hasattr(getattr(value, "jaxpr", value), "eqns")
-        ]
-        if name == "dot_general":
-            (summed, _), _ = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += equation.outvars[0].aval.size * math.prod(left[i] for i in summed)
-        elif name == "conv_general_dilated":
-            kernel, numbers = equation.invars[1].aval, params["dimension_numbers"]
-            outputs = kernel.shape[numbers.rhs_spec[0]]
-            holes = math.prod(params["lhs_dilation"]) * params["batch_group_count"]
-            total += equation.outvars[0].aval.size * kernel.size // outputs // holes
-        elif name == "cond":
-            total += max(map(_multiply_adds, inner))
-        else:
-            total += params.get("length", 1) * sum(map(_multiply_adds, inner))
-    return total
-
-
-def model_flops(task: Task, batch: Mapping[str, Any]) -> int:
-    """What a step takes of products, 2 a multiply-add, over the global batch: of loss and gradient
-    as they are written, nothing made again. Scores of a causal attention count whole here."""
-    model: Any = getattr(task, "model", None)
-    if getattr(model, "remat", "none") != "none":
-        plain = dataclasses.replace(model, remat="none")
-        task = dataclasses.replace(task, model=plain)  # type: ignore[type-var]  # tasks are dataclasses
-    module = nnx.eval_shape(lambda: task.init(nnx.Rngs(0)))
-    graphdef, params, extra = nnx.split(module, nnx.Param, ...)
-
-    def loss(params: Any, batch: Any) -> Any:
-        found = task.loss(nnx.merge(graphdef, params, extra), batch, jax.random.key(0))
-        return found[0]
-
-    return 2 * _multiply_adds(jax.make_jaxpr(jax.grad(loss))(params, dict(batch)).jaxpr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +38,7 @@ class Bounds:
         return max(parts, key=lambda name: parts[name] or 0.0)
 
 
-def bounds(work: Work, chip: Chip) -> Bounds:
+def bounds(work: Work, chip: Hardware) -> Bounds:
     """Work over speed. A group that leaves its node goes as slowly as what leaves a node."""
 
     def over(amount: float, speed: float | None) -> float | None:
@@ -93,7 +46,8 @@ def bounds(work: Work, chip: Chip) -> Bounds:
 
     talk: float | None = 0.0
     for found in work.collectives:
-        leaves = chip.node and len({device // chip.node for device in found.group}) > 1
+        node = chip.fsdp if chip.fsdp > 1 else 0  # what the fast interconnect joins
+        leaves = node and len({device // node for device in found.group}) > 1
         took = over(found.wire_bytes, chip.dcn_bytes_per_s if leaves else chip.ici_bytes_per_s)
         talk = None if talk is None or took is None else talk + took
     compute, hbm = (
@@ -161,7 +115,7 @@ def advice(work: Work, mesh: Mapping[str, int]) -> list[str]:
     return told
 
 
-def report(program: Program, chip: Chip, mesh: Mapping[str, int]) -> dict[str, Any]:
+def report(program: Program, chip: Hardware, mesh: Mapping[str, int]) -> dict[str, Any]:
     """A program's numbers in plain JSON."""
     said: dict[str, Any] = {
         "compile_s": round(program.seconds, 1),

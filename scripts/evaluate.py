@@ -8,8 +8,10 @@
 `--prompts` writes what a system is to be given and stops; `--images` scores the pictures that it
 made (`evals/pictures.py` says how they are named), or the controls alone, whose typeset pages stay
 in `typeset` of --out, a folder that `--images` takes. `pages`, `pages-dense` and `pages-sizes` are
-our own and need no data. `--watch` evaluates a bundle again whenever one of its models has a newer
-checkpoint, each time into a folder of its own, with a line of all scores in `scores.jsonl`.
+our own and need no data. Several processes (`scripts/launch/`) share the pages of a --bundle: each
+prints and reads its chunks, the first one scores. `--watch` evaluates a bundle again whenever one
+of its models has a newer checkpoint, each time into a folder of its own, with a line of all scores
+in `scores.jsonl`.
 """
 
 from __future__ import annotations
@@ -42,12 +44,15 @@ from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
 from evals.watching import every, watch
+from train.distributed import Cluster, start
 
 if TYPE_CHECKING:  # the models are loaded only for a bundle of them
     from pipeline import Bundle
+    from pipeline.staging import Staged
 
 SHEET_PAGES = 12
 WATCH_S = 30.0
+DAY_S = 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Scored:
 class Proofreader:
     """Reads and scores pictures, as the flags have it."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+    def __init__(self, args: argparse.Namespace, cluster: Cluster) -> None:
+        self.args, self.cluster = args, cluster
         self.reader: Reader = open_reader(args.reader)
         cache = args.cache or args.out / "reads"
         self.read = functools.partial(
@@ -118,15 +123,11 @@ class Proofreader:
 
     def bundle(self, bundle: Bundle, name: str) -> Scored:
         """A bundle's pages: all stages of our own benchmark, the last one of others."""
-        from pipeline.staging import SAID, printed, staged
+        from pipeline.staging import SAID
 
-        args = self.args
-        benchmark, cases = _chosen(args, page_px=bundle.page_px)
+        benchmark, cases = _chosen(self.args, page_px=bundle.page_px)
         own = benchmark.redrawn is not None
-        if own:
-            made = staged(bundle, cases, [case.pixels for case in cases], seed=args.seed)  # type: ignore[attr-defined]  # PageCases
-        else:
-            made = printed(bundle, cases, seed=args.seed)
+        made = self._made(bundle, benchmark, cases)
         stages = {
             stage: self._readings(benchmark, cases, drawn) for stage, drawn in made.pages.items()
         }
@@ -142,6 +143,29 @@ class Proofreader:
         sheet = _sheet(cases, made.plans, made.pages["end_to_end"])
         least = measured(results, bundle.weights)
         return Scored(results, sums, _gallery(cases, shown, svgs), sheet, least)
+
+    def _made(self, bundle: Bundle, benchmark: Benchmark, cases: Sequence[Case]) -> Staged:
+        """The pages of every stage (of our own benchmark; else of the last), by all processes that
+        there are; those past the first end here."""
+        from pipeline.staging import make_share, printed, staged, take_shares
+
+        args, cluster, typeset = self.args, self.cluster, None
+        if benchmark.redrawn is not None:
+            typeset = [case.pixels for case in cases]  # type: ignore[attr-defined]  # PageCases
+        if cluster.num_processes == 1:
+            if typeset is None:
+                return printed(bundle, cases, seed=args.seed)
+            return staged(bundle, cases, typeset, seed=args.seed)
+        folder = args.out / "shares"
+        share, made = make_share(
+            bundle, cases, typeset, seed=args.seed, cluster=cluster, folder=folder
+        )
+        for drawn in made.pages.values():  # now, by whoever made them: the first finds it cached
+            self._readings(benchmark, share, drawn)
+        cluster.barrier("pages printed and read", DAY_S)
+        if not cluster.is_first:
+            sys.exit()
+        return take_shares(cases, folder)
 
     def _readings(
         self, benchmark: Benchmark, cases: Sequence[Case], drawn: Sequence[np.ndarray]
@@ -275,7 +299,10 @@ def _runs(proofreader: Proofreader) -> None:
 def main() -> None:
     """Parse the flags, read the pictures, score them, report."""
     args = _flags()
-    proofreader = Proofreader(args)
+    cluster = start()  # alone, unless a launcher or scheduler says otherwise
+    if cluster.num_processes > 1 and not args.bundle:
+        raise ValueError("only --bundle is shared by several processes: start this one alone")
+    proofreader = Proofreader(args, cluster)
     if args.bundle or args.watch:
         _runs(proofreader)
     else:

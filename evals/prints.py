@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from evals.metrics.pixels import psnr_db
-from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
+from evals.reading_back import read_back
 from train.log import Evaluation
 from train.plan import Probes
 
@@ -30,14 +30,13 @@ class PrintedPages:
         self._reader = RapidReader()
 
     def __call__(self, step: int, probes: Probes) -> Evaluation:
-        """The share of words that can be read, the distance to the real pages, and what `make`
+        """The scores of what can be read, the distance to the real pages, and what `make`
         found."""
         records = [self._source[i] for i in range(len(self._source))]
         pages = np.stack([record["pixels"] for record in records])
         printed, found = self._make(probes, records)
-        reads = [self._reader.words(picture) for picture in printed]
         scalars = {
-            "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
+            **read_back(self._reader, [r["blueprint"] for r in records], printed),
             "psnr_db": psnr_db(pages, printed),
             **found,
         }

@@ -9,8 +9,8 @@ import numpy as np
 
 from evals.health import alarms, code_use
 from evals.metrics.pixels import psnr_db, ssim
-from evals.metrics.words import word_accuracy
 from evals.readers import RapidReader
+from evals.reading_back import read_back
 from train.log import Evaluation
 from train.plan import Probes
 
@@ -25,18 +25,17 @@ class Reconstructions:
         self._reader = RapidReader()
 
     def __call__(self, step: int, probes: Probes) -> Evaluation:
-        """PSNR, SSIM, use of codes, and the share of words that can still be read; it raises the
+        """PSNR, SSIM, use of codes, and the scores of what can still be read; it raises the
         alarm when the codebook has collapsed."""
         records = [self._source[i] for i in range(len(self._source))]
         pages = np.stack([record["pixels"] for record in records])
         codes = np.asarray(probes["encode"](pages))
         again = np.asarray(probes["decode"](codes))
         size = int(probes["codebook_size"]())
-        reads = [self._reader.words(picture) for picture in again]
         scalars = {
             "psnr_db": psnr_db(pages, again),
             "ssim": ssim(pages, again),
-            "word_accuracy": word_accuracy([r["blueprint"].words for r in records], reads),
+            **read_back(self._reader, [r["blueprint"] for r in records], again),
             "bits_per_px": codes[0].size * math.log2(size) / pages[0, ..., 0].size,
             **code_use(codes, size),
         }

@@ -19,10 +19,10 @@ GIB = 2**30
 class Hardware:
     """A device kind; None where a number is not known, and `note` then says why.
 
-    `fsdp` is over how many chips parameters are cut as a rule: those that the fast interconnect
-    joins, -1 for all of a slice. `remat` is a name of `layers.block.REMATS`, `attention` one of
-    `layers.kernels.KERNELS`, `microbatch` the rows that a chip takes at once in a large model (0:
-    the whole batch).
+    `fsdp` is over how many chips parameters are cut as a rule, `node` how many chips share a node
+    that only the slow network leaves (0: none). `remat` is a name of `layers.block.REMATS`,
+    `attention` one of `layers.kernels.KERNELS`, `microbatch` the rows that a chip takes at once in
+    a large model (0: the whole batch).
     """
 
     name: str
@@ -32,24 +32,30 @@ class Hardware:
     ici_bytes_per_s: float | None
     dcn_bytes_per_s: float | None
     fsdp: int = 1
+    node: int = 0
     remat: str = "none"
     attention: str = "xla"
     microbatch: int = 0
     note: str = ""
 
     def mesh(self, num_devices: int, num_slices: int = 1) -> dict[str, int]:
-        """The usual axes for so many devices: `fsdp` as far as the fast interconnect goes, copies
-        over the rest."""
-        within = num_devices // num_slices
-        fsdp = within if self.fsdp == -1 else math.gcd(within, self.fsdp)
+        """The usual axes for so many devices: `fsdp` as far as it goes within a slice, copies over
+        the rest."""
+        fsdp = math.gcd(num_devices // num_slices, self.fsdp)
         return {"data": num_devices // fsdp, "fsdp": fsdp}
+
+
+TPU_FSDP = 64
+"""Not all of a slice: where an axis covers the whole torus of a v5p, XLA makes every gather and
+scatter an all-reduce, of twice the bytes (LOG.md)."""
 
 
 def _tpu(name: str, tflops: float, hbm_gib: float, gb_per_s: float, net: tuple) -> Hardware:
     ici, dcn = net
     return Hardware(
         f"TPU {name}", tflops * 1e12, hbm_gib * GIB, gb_per_s * 1e9, ici * 1e9,
-        None if dcn is None else dcn * 1e9 / 8, -1, "dots", "splash", 8,
+        None if dcn is None else dcn * 1e9 / 8, fsdp=TPU_FSDP, remat="dots", attention="splash",
+        microbatch=8,
     )  # fmt: skip
 
 
@@ -57,7 +63,7 @@ def _gpu(name: str, tflops: float, hbm_gb: float, gb_per_s: float, net: tuple) -
     nvlink, nic = net
     return Hardware(
         f"NVIDIA {name}", tflops * 1e12, hbm_gb * 1e9, gb_per_s * 1e9, nvlink * 1e9,
-        nic * 1e9 / 8, 8, "dots", "cudnn", 8,
+        nic * 1e9 / 8, fsdp=8, node=8, remat="dots", attention="cudnn", microbatch=8,
     )  # fmt: skip
 
 

@@ -46,8 +46,7 @@ def bounds(work: Work, chip: Hardware) -> Bounds:
 
     talk: float | None = 0.0
     for found in work.collectives:
-        node = chip.fsdp if chip.fsdp > 1 else 0  # what the fast interconnect joins
-        leaves = node and len({device // node for device in found.group}) > 1
+        leaves = chip.node and len({device // chip.node for device in found.group}) > 1
         took = over(found.wire_bytes, chip.dcn_bytes_per_s if leaves else chip.ici_bytes_per_s)
         talk = None if talk is None or took is None else talk + took
     compute, hbm = (

@@ -22,9 +22,7 @@ class Recites:
 
 
 def page(*lines):
-    texts = tuple(
-        Text("title", (line,), Box(0, 100 * i, 900, 90)) for i, line in enumerate(lines)
-    )
+    texts = tuple(Text("title", (line,), Box(0, 100 * i, 900, 90)) for i, line in enumerate(lines))
     return Blueprint(128, 128, "#fff", texts)
 
 

@@ -113,8 +113,8 @@ def test_an_unknown_kind_has_no_peak_and_says_so():
 @pytest.mark.parametrize(
     ("kind", "counts", "axes"),
     [
-        ("v5e", (256, 1), {"data": 1, "fsdp": 256}),
-        ("v5e", (512, 2), {"data": 2, "fsdp": 256}),
+        ("v5e", (256, 1), {"data": 4, "fsdp": 64}),
+        ("v5e", (512, 2), {"data": 8, "fsdp": 64}),
         ("h100", (64, 8), {"data": 8, "fsdp": 8}),
         ("h100", (4, 1), {"data": 1, "fsdp": 4}),
         ("cpu", (8, 1), {"data": 8, "fsdp": 1}),

@@ -158,7 +158,9 @@ def identity(
     task: Task, config: LoopConfig, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What must not change between restarts: the task, the data and the loop, without the cadences,
-    the mesh, how a batch is cut for it, and the guard."""
+    the mesh, how a batch is cut for it, the guard, and what the backward pass keeps (`remat`)."""
     kept = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
     fields = dataclasses.asdict(task)  # type: ignore[call-overload]  # tasks are dataclasses
+    if isinstance(model := fields.get("model"), dict):
+        fields["model"] = {k: v for k, v in model.items() if k != "remat"}
     return {"task": type(task).__name__, **fields, "data": data, "loop": kept}

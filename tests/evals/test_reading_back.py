@@ -1,17 +1,19 @@
 """The scores of pages in the loop are the benchmark's own."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
 from blueprint.schema import Blueprint, Box, Text
-from evals.reading_back import read_back
 from evals.readers import ReadLine
+from evals.reading_back import read_back
 
 
 class Recites:
     """Reads on the i-th picture what it was given for it; a picture is its number."""
 
-    identity = {"engine": "recites"}
+    identity: ClassVar = {"engine": "recites"}
 
     def __init__(self, *pages):
         self.pages = pages

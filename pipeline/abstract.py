@@ -27,7 +27,7 @@ from tokenizer.text_loss import TextConfig
 from train.config import ConfigError, build
 from train.data.sources import DataConfig, Pages
 from train.plan import LoopConfig
-from train.preflight import Generation
+from train.preflight.compiling import Generation
 from train.task import Task
 
 

@@ -16,7 +16,7 @@ from blueprint.schema import Blueprint
 from evals.attribution import STAGES
 from evals.scoring import Case
 from pipeline.bundle import Bundle
-from train.processes import Cluster
+from train.distributed.protocol import Cluster
 
 CHUNK = 32  # pages planned and printed at once
 COPIED = "copied"  # a control without a decoder

@@ -24,11 +24,12 @@ import jax
 from layers.kernels import use_kernel
 from pipeline.abstract import AbstractRun, abstract_run
 from train import config as configs
-from train import preflight, roofline
 from train.accounting import model_flops
 from train.hardware import Hardware, preset
 from train.plan import LoopConfig
-from train.roofline import GB
+from train.preflight import compiling as preflight
+from train.preflight import roofline
+from train.preflight.roofline import GB
 
 ESTIMATE = "an estimate from the program for CPU devices: a GPU's compiler fuses and keeps other"
 

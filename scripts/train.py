@@ -2,7 +2,8 @@
 
 A second call with the same workdir goes on from the newest checkpoint, or returns at once when it
 is done. As one of several processes it is started by what is in `scripts/launch/`, or by a
-scheduler that `train/environment.py` knows; `--config.cluster.kind=single` keeps it alone.
+scheduler that `train/distributed/environment.py` knows; `--config.cluster.kind=single` keeps it
+alone.
 
 Exit codes say whether to start again (`train/exits.py`): 0 done, 1 an error that a restart meets
 again, 75 asked to stop and saved, 76 stuck, 77 diverged and saved.
@@ -27,8 +28,8 @@ from train.exits import DIVERGED, FAILED, STOPPED
 from train.guard import Diverged
 from train.loop import train
 from train.plan import LoopConfig
-from train.stopping import Stopped
 from train.supervision import supervised
+from train.supervision.stopping import Stopped
 
 # these decide nothing of what is learnt, or a hash in the task says what they do
 _ASIDE = ("codes", "tokenizer", "prompt_tokenizer", "num_evaluation_pages")

@@ -79,7 +79,7 @@ def all_end(pids):
 
 
 def test_the_variables_are_those_that_training_reads():
-    from train import environment
+    from train.distributed import environment
 
     for name in ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "LOCAL_DEVICES"):
         assert getattr(command, name) == getattr(environment, name)

@@ -13,7 +13,8 @@ import yaml
 
 from scripts.launch import gang, kubernetes, slurm
 from tests.bundles import ROOT
-from train import environment, exits
+from train import exits
+from train.distributed import environment
 
 SCHEMA = json.loads((ROOT / "tests/jobset_schema.json").read_text())
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}

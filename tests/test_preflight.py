@@ -18,10 +18,11 @@ import pipeline
 from blueprint import vocab
 from pipeline.abstract import abstract_run
 from tests.bundles import COMPILED_QUICKLY
-from train import preflight, roofline
 from train.config import ConfigError, load
 from train.hardware import preset
-from train.hlo_work import Collective, Work
+from train.preflight import compiling as preflight
+from train.preflight import roofline
+from train.preflight.work import Collective, Work
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "configs" / "tiny"

@@ -14,18 +14,18 @@ from layers.axes import use_rules
 from layers.kernels import use_kernel
 from train.accounting import amounts, counter
 from train.checkpoint import About, Checkpoints
-from train.cluster_check import check_cluster
 from train.data.batching import Batches, iterate
+from train.distributed.check import check_cluster
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
 from train.log import Evaluation, Log
-from train.pace import Pace
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
 from train.state import State
-from train.stopping import Stopped
 from train.supervision import Supervision, supervision
+from train.supervision.pace import Pace
+from train.supervision.stopping import Stopped
 from train.task import Batch, Task
 
 Evaluator = Callable[[int, Probes], Evaluation]

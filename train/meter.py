@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import logging
 
-from train.watchdog import PHASES
+from train.supervision.watchdog import PHASES
 
 FILE = "goodput.json"
 
@@ -118,8 +118,8 @@ class Meter:
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Book what runs inside on this phase (a name of `train.watchdog.PHASES`), and not on the
-        span around it."""
+        """Book what runs inside on this phase (a name of `train.supervision.watchdog.PHASES`), and
+        not on the span around it."""
         if name not in PHASES:
             raise ValueError(f"no span is called {name!r}; there are {', '.join(PHASES)}")
         self._settle()

@@ -16,15 +16,15 @@ from layers.axes import axes_tree
 from train import guard as guards
 from train import mesh as meshes
 from train import optimizer as optimizers
+from train.checkpoint.retention import CheckpointConfig
 from train.guard import GuardConfig
 from train.hardware import preset
 from train.optimizer import OptimizerConfig
 from train.profiling import ProfileConfig
-from train.retention import CheckpointConfig
 from train.state import State, shardings
 from train.step import Step, gradients_of, one_step
+from train.supervision.watchdog import Deadlines
 from train.task import Task
-from train.watchdog import Deadlines
 
 Probes = Mapping[str, Callable[..., Any]]
 _FREE = (

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from scripts.launch.gang import SILENCE_S
 
-# As in train/environment.py, which is not imported for it imports JAX; a test compares them.
+# As in train/distributed/environment.py, which imports JAX; a test compares them.
 COORDINATOR = "LETTERPRESS_COORDINATOR"
 NUM_PROCESSES = "LETTERPRESS_NUM_PROCESSES"
 PROCESS_ID = "LETTERPRESS_PROCESS_ID"

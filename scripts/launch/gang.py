@@ -24,7 +24,7 @@ from train.exits import DIVERGED, STOPPED, STUCK
 
 AGREED = (STOPPED, DIVERGED)  # all processes leave with it together, once they have saved
 ABORTED, KILLED, TERMINATED = 128 + 6, 128 + 9, 128 + 15
-# TERMINATED: asked to stop before train/stopping.py listened, so nothing was begun
+# TERMINATED: asked to stop before train/supervision/stopping.py listened, so nothing was begun
 RESTARTED = (STOPPED, STUCK, ABORTED, KILLED, TERMINATED)
 BEAT_S, SILENCE_S = 15, 60  # of those told by stdin: how often they hear of us, how long they wait
 _LAST_S = 5.0

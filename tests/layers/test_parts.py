@@ -16,7 +16,7 @@ from layers.losses import cross_entropy, reconstruction
 from layers.mlp import SwiGLU
 from layers.norm import RMSNorm
 from layers.rope import rotate, rotations
-from train.hlo_work import work
+from train.preflight.work import work
 
 SIZES = {"D": 16, "N": 4, "K": 2, "H": 4, "F": 24}
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "N": "tensor", "F": "tensor", "V": "tensor"}

@@ -20,8 +20,7 @@ from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from sampling.planning import Plates, plan_pages
 from tests.tokenizer.menu import QUICK
-from train import manifest
-from train.checkpoint import CheckpointError, Checkpoints
+from train.checkpoint import CheckpointError, Checkpoints, manifest
 from train.config import load
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan

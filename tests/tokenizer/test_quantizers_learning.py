@@ -22,9 +22,9 @@ from tokenizer.task import TokenizerTask
 from train import loop
 from train import mesh as meshes
 from train.checkpoint import Checkpoints, load_weights
+from train.checkpoint.retention import CheckpointConfig
 from train.loop import train
 from train.optimizer import OptimizerConfig
-from train.retention import CheckpointConfig
 
 
 @pytest.fixture(params=KINDS)

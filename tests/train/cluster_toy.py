@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train import cluster_check
 from train.distributed import ClusterError, start
+from train.distributed import check as cluster_check
 from train.exits import DONE, FAILED
 
 

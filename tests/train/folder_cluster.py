@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class FolderCluster:
-    """What `train/watchdog.py` and `train/stopping.py` ask of a cluster."""
+    """What `train/supervision/watchdog.py` and `train/supervision/stopping.py` ask of a cluster."""
 
     folder: Path
     process_index: int

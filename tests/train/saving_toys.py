@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train import manifest, retention
-from train.checkpoint import CheckpointConfig, Checkpoints
+from train.checkpoint import CheckpointConfig, Checkpoints, manifest, retention
 from train.state import State
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax._src import distributed  # noqa: E402  # its client is what a Cluster wraps
 
 from train import mesh as meshes  # noqa: E402
-from train.stopping import Stop, Stopped, agreed  # noqa: E402
+from train.supervision.stopping import Stop, Stopped, agreed  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ from layers.axes import use_rules
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
 from train.checkpoint import About, CheckpointError, load_weights, newest
+from train.checkpoint.retention import CheckpointConfig
 from train.feeding import place_batch
 from train.log import Evaluation
 from train.loop import train
 from train.plan import plan
-from train.retention import CheckpointConfig
 
 RULES = {"B": ("data", "fsdp"), "D": "fsdp", "F": "tensor"}
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}

@@ -19,7 +19,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.train import saving_toys
 from tests.train.saving_toys import quiet, same, toy
-from train import manifest
 from train import mesh as meshes
 from train.checkpoint import (
     About,
@@ -27,6 +26,7 @@ from train.checkpoint import (
     CheckpointError,
     Checkpoints,
     load_weights,
+    manifest,
     newest,
     steps,
 )
@@ -45,19 +45,19 @@ def test_every_kind_of_leaf_comes_back_in_the_same_bits(tmp_path):
     assert set(weights["listed"]) == {0, 1} and weights["listed"][1].dtype == jnp.bfloat16
 
 
-def test_a_field_that_state_will_get_is_saved_with_the_rest(tmp_path):
+def test_any_field_of_a_state_is_saved_with_the_rest(tmp_path):
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)
     class Guarded(State):
-        guard: dict
+        noted: dict = dataclasses.field(default_factory=dict)
 
     fields = {f.name: getattr(toy(), f.name) for f in dataclasses.fields(State)}
-    state = Guarded(**fields, guard={"skipped": jnp.int32(2), "norm": jnp.float32(0.3)})
+    state = Guarded(**fields, noted={"skipped": jnp.int32(2), "norm": jnp.float32(0.3)})
     with quiet(tmp_path) as saves:
         saves.save(state, 1)
     same(quiet(tmp_path).restore(state), state)
-    assert newest(tmp_path)[1]["arrays"]["guard/skipped"] == ["int32", []]
-    with pytest.raises(CheckpointError, match="guard/norm is there and not wanted; guard/skipped"):
+    assert newest(tmp_path)[1]["arrays"]["noted/skipped"] == ["int32", []]
+    with pytest.raises(CheckpointError, match="noted/norm is there and not wanted; noted/skipped"):
         quiet(tmp_path).restore(toy())
 
 
@@ -223,7 +223,7 @@ def test_other_arrays_are_all_listed_before_any_is_read(tmp_path, monkeypatch):
     params = dict(toy().params)
     params["stack"] = {"kernel": jnp.zeros((8, 8)), "bias": jnp.zeros(8)}
     params["listed"] = {0: jnp.zeros(4, jnp.bfloat16)}
-    monkeypatch.setattr("train.arrays.read", None)
+    monkeypatch.setattr("train.checkpoint.arrays.read", None)
     with pytest.raises(CheckpointError) as told:
         quiet(tmp_path).restore(toy(0, params=params))
     for line in [

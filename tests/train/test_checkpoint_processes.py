@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.train.saving_toys import quiet, same, toy
-from train import manifest
-from train.checkpoint import steps, verify
+from train.checkpoint import manifest, steps, verify
 
 SCRIPT = Path(__file__).with_name("saving_processes.py")
 

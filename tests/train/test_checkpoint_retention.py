@@ -7,9 +7,15 @@ import time
 import pytest
 
 from tests.train.saving_toys import quiet, toy
-from train import retention
-from train.checkpoint import CheckpointConfig, CheckpointError, load_weights, pinned, steps
-from train.retention import GoneError, kept
+from train.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    load_weights,
+    pinned,
+    retention,
+    steps,
+)
+from train.checkpoint.retention import GoneError, kept
 
 ACCURACY = {
     step: {"accuracy": a}

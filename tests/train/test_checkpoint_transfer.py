@@ -6,7 +6,7 @@ import pytest
 
 from tests.train.saving_toys import quiet, same, toy
 from train.checkpoint import CheckpointError, DamageError
-from train.transfer import load_partly
+from train.checkpoint.transfer import load_partly
 
 REST = {"step": "fresh", "extra/*": "fresh", "opt/*": "fresh", "ema/*": "fresh"}
 
@@ -61,7 +61,7 @@ def test_rules_that_do_not_fit_are_named(folder, rules, message):
 
 def test_what_is_not_there_is_never_invented(folder, monkeypatch):
     params = {"stack": {"kernel": jnp.ones((8, 8))}, "head": jnp.ones(3)}
-    monkeypatch.setattr("train.arrays.read", None)
+    monkeypatch.setattr("train.checkpoint.arrays.read", None)
     with pytest.raises(CheckpointError, match="nothing was read; say fresh") as told:
         load_partly(folder, toy(9, params=params), {"params/*": "load", **REST})
     assert "params/head is missing there" in str(told.value)

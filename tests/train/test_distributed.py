@@ -13,9 +13,10 @@ import jax
 import pytest
 
 from tests.bundles import COMPILED_QUICKLY
-from train import cluster_check, distributed, rollcall
-from train.agreement import disagreements, members
-from train.distributed import Cluster, ClusterConfig, ClusterError
+from train.distributed import Cluster, ClusterConfig, ClusterError, rollcall
+from train.distributed import check as cluster_check
+from train.distributed import cluster as distributed
+from train.distributed.agreement import disagreements, members
 from train.exits import DONE, FAILED
 
 TOY = Path(__file__).with_name("cluster_toy.py")

@@ -6,8 +6,8 @@ import re
 import jax
 import pytest
 
-from train import environment
-from train.environment import ClusterConfig, ClusterError, expected_devices
+from train.distributed import environment
+from train.distributed.environment import ClusterConfig, ClusterError, expected_devices
 
 FOREIGN = re.compile(
     "LETTERPRESS|SLURM|OMPI|KUBERNETES|JOB_COMPLETION|TPU|MEGASCALE|CUDA|JAX_(NUM|COORD|LOCAL)"

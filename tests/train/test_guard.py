@@ -11,12 +11,12 @@ import pytest
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
 from train.checkpoint import newest
+from train.checkpoint.retention import CheckpointConfig
 from train.feeding import place_batch
 from train.guard import Diverged, GuardConfig, Streak, fresh, judge
 from train.loop import train
 from train.optimizer import OptimizerConfig
 from train.plan import plan
-from train.retention import CheckpointConfig
 
 
 def toy_config(num_steps, **changes):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from train.hlo import arrays_of, groups_of, parse, visits
-from train.hlo_work import axes_of, collectives, work
+from train.preflight.hlo import arrays_of, groups_of, parse, visits
+from train.preflight.work import axes_of, collectives, work
 
 MESH = {"data": 2, "fsdp": 4}
 FSDP, DATA = [[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 4], [1, 5], [2, 6], [3, 7]]

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests.train.folder_cluster import FolderCluster
 from train import mesh as meshes
 from train.exits import STOPPED
-from train.stopping import Stop, Stopped, agreed
+from train.supervision.stopping import Stop, Stopped, agreed
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).with_name("stopping_toy.py")
@@ -26,7 +26,7 @@ ALONE = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
 from tests.train.folder_cluster import FolderCluster
-from train.stopping import Stop
+from train.supervision.stopping import Stop
 
 def compile_forever():
     mutex = ctypes.create_string_buffer(64)

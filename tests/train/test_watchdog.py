@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.train.folder_cluster import FolderCluster
-from train import watchdog as watchdogs
 from train.exits import STUCK
-from train.watchdog import Deadlines, Watchdog
+from train.supervision import watchdog as watchdogs
+from train.supervision.watchdog import Deadlines, Watchdog
 
 ROOT = Path(__file__).resolve().parents[2]
 START = """
 import ctypes, sys, threading, time
 from pathlib import Path
 from tests.train.folder_cluster import FolderCluster
-from train.watchdog import Deadlines, Watchdog
+from train.supervision.watchdog import Deadlines, Watchdog
 
 def sleep_in_c(library):
     mutex = ctypes.create_string_buffer(64)

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 
 from tests.train.toys import NetTask, net_config, vectors  # noqa: E402
+from train.checkpoint.retention import CheckpointConfig  # noqa: E402
 from train.loop import train  # noqa: E402
-from train.retention import CheckpointConfig  # noqa: E402
 
 PLACES = {
     1: {"mesh": {"data": 1}},

@@ -13,10 +13,10 @@ from layers.norm import RMSNorm
 from tokenizer.backbones import BackboneConfig
 from tokenizer.model import QuantizerConfig, TokenizerConfig
 from tokenizer.task import TokenizerTask
+from train.checkpoint.retention import CheckpointConfig
 from train.data.batching import batches
 from train.optimizer import OptimizerConfig
 from train.plan import LoopConfig
-from train.retention import CheckpointConfig
 
 WIDTH = 16
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import jax
 
-from train.agreement import disagreements, named
-from train.distributed import Cluster
-from train.environment import LOCAL_DEVICES, ClusterError, Expected, expected_devices
+from train.distributed.agreement import disagreements, named
+from train.distributed.cluster import Cluster
+from train.distributed.environment import LOCAL_DEVICES, ClusterError, Expected, expected_devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 # settings of JAX that change the numbers or the program

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from train.agreement import members
-from train.environment import COORDINATOR, NUM_PROCESSES, PROCESS_ID, ClusterError
+from train.distributed.agreement import members
+from train.distributed.environment import COORDINATOR, NUM_PROCESSES, PROCESS_ID, ClusterError
 
 _GRACE_S = 5.0
 

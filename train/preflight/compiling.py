@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from layers.axes import Rules, partition_spec, use_rules
 from layers.kernels import use_kernel
-from train.hlo_work import Work, work
 from train.plan import LoopConfig, Plan, plan
+from train.preflight.work import Work, work
 from train.task import Task
 
 REMATERIALISED = "Involuntary full rematerialization"  # what XLA's partitioner says to stderr

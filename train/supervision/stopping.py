@@ -29,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from train.exits import STOPPED
-from train.watchdog import Cluster, flush, say, within
+from train.supervision.watchdog import Cluster, flush, say, within
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _LISTEN_S, _ASK_S = 0.1, 0.5

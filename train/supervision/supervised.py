@@ -8,10 +8,10 @@ import contextvars
 import dataclasses
 from collections.abc import Iterator
 
-from train.distributed import Cluster, ClusterConfig, start
+from train.distributed.cluster import Cluster, ClusterConfig, start
 from train.meter import Meter
-from train.stopping import Starting, Stop
-from train.watchdog import Deadlines, Watchdog
+from train.supervision.stopping import Starting, Stop
+from train.supervision.watchdog import Deadlines, Watchdog
 
 
 @dataclasses.dataclass(frozen=True)

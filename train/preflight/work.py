@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from train.hlo import Array, Computation, Instruction, Module, groups_of, num_trips, parse, visits
+from train.preflight.hlo import (
+    Array,
+    Computation,
+    Instruction,
+    Module,
+    groups_of,
+    num_trips,
+    parse,
+    visits,
+)
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 _FREE = {

@@ -24,9 +24,9 @@ import jax
 from jax._src import distributed  # the client has no public name; Orbax reaches for it here too
 from jax._src.xla_bridge import backends_are_initialized
 
-from train.agreement import disagreements
-from train.environment import ClusterConfig, ClusterError, resolved
-from train.rollcall import Hello, meet
+from train.distributed.agreement import disagreements
+from train.distributed.environment import ClusterConfig, ClusterError, resolved
+from train.distributed.rollcall import Hello, meet
 
 __all__ = ["Client", "Cluster", "ClusterConfig", "ClusterError", "process_name", "start"]
 _ROOT = "letterpress"

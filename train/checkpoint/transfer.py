@@ -16,9 +16,9 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from train import arrays
-from train.manifest import CheckpointError
-from train.opening import opened
+from train.checkpoint import arrays
+from train.checkpoint.manifest import CheckpointError
+from train.checkpoint.opening import opened
 from train.state import State
 
 LOAD, FRESH = "load", "fresh"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from train.processes import Cluster
-from train.stopping import Stop
+from train.distributed.protocol import Cluster
+from train.supervision.stopping import Stop
 
 
 class Pace:

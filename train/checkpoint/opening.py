@@ -10,10 +10,10 @@ from typing import Any
 
 from absl import logging
 
-from train import manifest
-from train.arrays import MODEL, OPTIMIZER
-from train.manifest import CheckpointError, DamageError
-from train.retention import GoneError, pinned
+from train.checkpoint import manifest
+from train.checkpoint.arrays import MODEL, OPTIMIZER
+from train.checkpoint.manifest import CheckpointError, DamageError
+from train.checkpoint.retention import GoneError, pinned
 
 Manifest = dict[str, Any]
 Examine = Callable[[Path], tuple[Manifest | None, list[str]]]

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from train import arrays
-from train.arrays import MODEL
-from train.opening import opened
+from train.checkpoint import arrays
+from train.checkpoint.arrays import MODEL
+from train.checkpoint.opening import opened
 
 
 def fingerprint(*trees: Any) -> str:

@@ -20,22 +20,21 @@ from typing import Any
 import jax
 from absl import logging
 
-from train import arrays, manifest
-from train.arrays import named
-from train.manifest import About, CheckpointError, DamageError, differences
-from train.opening import Manifest, examine, newest, opened, pick, verify
-from train.processes import Alone, Cluster
-from train.retention import Cadence, CheckpointConfig, kept, pinned, remove, remove_unless_pinned
+from train.checkpoint import arrays, manifest
+from train.checkpoint.arrays import named
+from train.checkpoint.manifest import About, CheckpointError, differences
+from train.checkpoint.opening import Manifest, examine, pick
+from train.checkpoint.retention import (
+    Cadence,
+    CheckpointConfig,
+    kept,
+    remove,
+    remove_unless_pinned,
+)
+from train.distributed.protocol import Alone, Cluster
 from train.state import State
-from train.weights import fingerprint, load_weights
-
-__all__ = [
-    "About", "CheckpointConfig", "CheckpointError", "Checkpoints", "DamageError", "differences",
-    "fingerprint", "load_weights", "newest", "opened", "pinned", "steps", "verify",
-]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-steps = manifest.complete
 
 
 class Checkpoints:

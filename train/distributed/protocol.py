@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Cluster(Protocol):
-    """The processes that save together (`train/distributed.py` has real ones)."""
+    """The processes that save together (`train/distributed/cluster.py` has real ones)."""
 
     @property
     def process_index(self) -> int: ...

@@ -78,7 +78,8 @@ def _by_jax(cluster: type) -> _Scheduler:
     """JAX's own reading of a scheduler.
 
     It is private, and used because `jax.distributed.initialize`, which would do the same, ends the
-    process when somebody is missing: we must know the address before (see train/rollcall.py).
+    process when somebody is missing: we must know the address before (see
+    train/distributed/rollcall.py).
     """
 
     def coordinator(timeout_s: float) -> str:

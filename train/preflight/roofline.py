@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.hardware import Hardware
-from train.hlo_work import Work, axes_of
-from train.preflight import Program, chip_bytes
+from train.preflight.compiling import Program, chip_bytes
+from train.preflight.work import Work, axes_of
 from train.state import State
 
 GB = 1e9

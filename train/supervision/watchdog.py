@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from train.deadman import DeadMan
 from train.exits import STUCK
+from train.supervision.deadman import DeadMan
 
 _TICK_S = 0.2
 _PUBLISH_S = 1.0
@@ -23,7 +23,7 @@ _SILENT_S = 15.0  # a process speaks every second, whatever its loop does
 
 
 class Cluster(Protocol):
-    """What the watchdog and `train/stopping.py` ask of the processes of a run."""
+    """What the watchdog and `train/supervision/stopping.py` ask of the processes of a run."""
 
     @property
     def process_index(self) -> int: ...

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
-from train.manifest import DOOMED, NAME, PINS, CheckpointError, complete
+from train.checkpoint.manifest import DOOMED, NAME, PINS, CheckpointError, complete
 
 _PATIENCE_S = 2.0  # how long a reader waits for a mark to become a deletion or be taken back
 _MARK_HOLDS_S = 60.0  # an older mark was left by a process that died

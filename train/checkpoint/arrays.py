@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from train.manifest import CheckpointError
+from train.checkpoint.manifest import CheckpointError
 
 MODEL, OPTIMIZER = "model", "optimizer"
 _OF_MODEL = ("params", "extra", "ema")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import random
 import shutil
 import signal
@@ -265,9 +266,8 @@ def main() -> int:
     # every step is to be seen, and the calm run keeps the steps that others go on from
     always = ["--config.loop.log_every_steps=1"]
     always += ["--config.loop.checkpoint.keep=1000000"] if args.other else []
-    trainer = Trainer(
-        args.config, (*always, *overrides), args.timeout_s, compiled=args.out / "compiled"
-    )
+    compiled = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or args.out / "compiled")
+    trainer = Trainer(args.config, (*always, *overrides), args.timeout_s, compiled)
     say(f"workdirs in {args.out}")
     try:
         found = prove(args, trainer)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Literal, TextIO
+from typing import IO, Literal, Protocol, TextIO
 
 from train.exits import DIVERGED, STOPPED, STUCK
 
@@ -57,7 +57,14 @@ class Rules:
     health_s: float = 0.0
 
 
-def run(members: Sequence[Member], rules: Rules) -> int:
+class Witness(Protocol):
+    """Told of every process that starts and ends, in the launcher's thread."""
+
+    def started(self, name: str, pid: int) -> None: ...
+    def ended(self, name: str, code: int) -> None: ...
+
+
+def run(members: Sequence[Member], rules: Rules, witness: Witness | None = None) -> int:
     """Run all to their end and return the exit code of the first that failed (128 + n: by signal
     n), or 0.
 
@@ -66,7 +73,7 @@ def run(members: Sequence[Member], rules: Rules) -> int:
     """
     with _listening() as heard, _keeper() as tell_keeper:
         for attempt in range(1, rules.restarts + 2):
-            code = _Attempt(members, rules, heard, tell_keeper).run()
+            code = _Attempt(members, rules, heard, tell_keeper, witness).run()
             if heard.any or code not in RESTARTED or attempt > rules.restarts:
                 return code
             say(f"exit code {code}: starting all again ({attempt} of {rules.restarts})")
@@ -258,8 +265,10 @@ class _Attempt:
         rules: Rules,
         heard: _Heard,
         tell_keeper: Callable[[str], None],
+        witness: Witness | None,
     ) -> None:
         self.members, self.rules, self.heard, self.tell_keeper = members, rules, heard, tell_keeper
+        self.witness = witness
         self.code = 0
         self.running: list[_Running] = []
         self.selector = selectors.DefaultSelector()
@@ -295,6 +304,8 @@ class _Attempt:
             raise SystemExit(f"launcher: cannot run {member.argv[0]}: {problem}") from problem
         self.running.append(one)
         self.tell_keeper(f"+{one.process.pid}")
+        if self.witness:
+            self.witness.started(member.name, one.process.pid)
         for pipe in one.pipes:
             self.selector.register(pipe.source, selectors.EVENT_READ, (one, pipe))
 
@@ -320,6 +331,8 @@ class _Attempt:
                 self.selector.unregister(pipe.source)
         one.close()
         code = one.code()
+        if self.witness and code is not None:
+            self.witness.ended(one.member.name, code)
         if code and not self.code:
             self.code = code
             say(f"process {one.member.name or 'there'} ended first, with exit code {code}")

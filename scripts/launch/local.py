@@ -14,7 +14,7 @@ import random
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -37,6 +37,31 @@ def free_port() -> int:
             return port
 
 
+def members(
+    command: Sequence[str],
+    *,
+    processes: int,
+    devices_per_process: int,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> list[gang.Member]:
+    """The processes of the command, which find each other at a port (by default a free one)."""
+    if command[0] in ("python", "python3"):  # ours, which has the packages, whatever PATH says
+        command = [sys.executable, *command[1:]]
+    everyone = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": devices_per_process,
+        words.LOCAL_DEVICES: devices_per_process,
+        words.COORDINATOR: f"127.0.0.1:{port or free_port()}",
+        words.NUM_PROCESSES: processes,
+        **(env or {}),
+    }
+    return [
+        gang.Member(str(i), words.with_environment({**everyone, words.PROCESS_ID: i}, command))
+        for i in range(processes)
+    ]
+
+
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, then print or run the processes; the exit code."""
     flags = words.Flags(__doc__)
@@ -48,24 +73,14 @@ def main(argv: Sequence[str]) -> int:
         "--grace-s", type=words.whole(0), default=30, help="seconds from SIGTERM to SIGKILL"
     )
     args, command = flags.split(argv)
-    if command[0] in ("python", "python3"):  # ours, which has the packages, whatever PATH says
-        command[0] = sys.executable
-    everyone = {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": args.devices_per_process,
-        words.LOCAL_DEVICES: args.devices_per_process,
-        words.COORDINATOR: f"127.0.0.1:{args.port or free_port()}",
-        words.NUM_PROCESSES: args.processes,
-        **words.variables(args.env),
-    }
-    members = [
-        gang.Member(str(i), words.with_environment({**everyone, words.PROCESS_ID: i}, command))
-        for i in range(args.processes)
-    ]
+    made = members(
+        command, processes=args.processes, devices_per_process=args.devices_per_process,
+        port=args.port, env=words.variables(args.env),
+    )  # fmt: skip
     if args.dry_run:
-        print("\n".join(shlex.join(member.argv) for member in members))
+        print("\n".join(shlex.join(member.argv) for member in made))
         return 0
-    return gang.run(members, gang.Rules(grace_s=args.grace_s, restarts=args.restarts))
+    return gang.run(made, gang.Rules(grace_s=args.grace_s, restarts=args.restarts))
 
 
 if __name__ == "__main__":

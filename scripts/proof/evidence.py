@@ -30,8 +30,8 @@ class Ending:
 
 def ending(workdir: Path) -> Ending:
     """Read the newest step of a run, its arrays as they are on the disk."""
-    from train import arrays, manifest  # JAX, which must not be there when processes are forked
-    from train.weights import fingerprint
+    # JAX, which must not be there when processes are forked
+    from train.checkpoint import arrays, fingerprint, manifest
 
     target = workdir / "checkpoints" / str(saved(workdir)[-1])
     noted = manifest.read(target)

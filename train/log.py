@@ -30,7 +30,7 @@ class Evaluation:
 
 
 # the loop's own numbers, which a bar shows after a task's
-_NOT_FIRST = ("gradient_norm", "skipped", "weight")
+_NOT_FIRST = ("gradient_norm", "skipped", "skipped_in_a_row", "skipped_total", "weight")
 
 
 def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:

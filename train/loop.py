@@ -20,6 +20,7 @@ from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
 from train.log import Evaluation, Log
+from train.meeting import meet
 from train.pace import Pace
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
@@ -58,6 +59,7 @@ def train(
         named = identity(task, config, about.data)
         check_cluster(watch.cluster, identity=named, workdir=workdir)
         mesh = config.build_mesh()
+        meet(mesh, watch.cluster)
         with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
             planned = plan(task, config, mesh)
             with Checkpoints(

@@ -92,7 +92,7 @@ class Log:
 
     def beside(self, rates: Callable[[], Mapping[str, float]]) -> None:
         """Record with the scalars of every `every_steps`-th step what `rates` gives then (such as
-        `train.meter.Meter.rates`)."""
+        `train.supervision.meter.Meter.rates`)."""
         self._beside = rates
 
     def later(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -20,6 +20,11 @@ from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
 from train.log import Evaluation, Log
+<<<<<<< HEAD
+=======
+from train.distributed.meeting import meet
+from train.pace import Pace
+>>>>>>> prove
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
 from train.state import State
@@ -58,6 +63,7 @@ def train(
         named = identity(task, config, about.data)
         check_cluster(watch.cluster, identity=named, workdir=workdir)
         mesh = config.build_mesh()
+        meet(mesh, watch.cluster)
         with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
             planned = plan(task, config, mesh)
             with Checkpoints(

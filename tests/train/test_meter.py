@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from train.meter import FILE, Meter, read_ledger
+from train.supervision.meter import FILE, Meter, read_ledger
 
 
 class Time:

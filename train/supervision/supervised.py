@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from train.distributed.cluster import Cluster, ClusterConfig, start
-from train.meter import Meter
+from train.supervision.meter import Meter
 from train.supervision.stopping import Starting, Stop
 from train.supervision.watchdog import Deadlines, Watchdog
 

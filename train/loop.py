@@ -16,15 +16,11 @@ from train.accounting import amounts, counter
 from train.checkpoint import About, Checkpoints
 from train.data.batching import Batches, iterate
 from train.distributed.check import check_cluster
+from train.distributed.meeting import meet
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
 from train.log import Evaluation, Log
-<<<<<<< HEAD
-=======
-from train.distributed.meeting import meet
-from train.pace import Pace
->>>>>>> prove
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
 from train.state import State

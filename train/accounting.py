@@ -69,7 +69,7 @@ def counter(task: Task) -> Callable[[Mapping[str, Any]], float]:
     known: dict[tuple[Any, ...], float] = {}
 
     def count(batch: Mapping[str, Any]) -> float:
-        shapes = tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
+        shapes = tuple((name, x.shape, x.dtype) for name, x in batch.items())
         if shapes not in known:
             known[shapes] = model_flops(task, batch)
         return known[shapes]

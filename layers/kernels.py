@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from layers import splash
 from layers.axes import shard_map
 from layers.masks import Mask
+from layers.visible import visible
 
 KERNELS = ("auto", "xla", "cudnn", "splash")
 FEWEST = 128  # keys below which `auto` leaves a row to XLA: Splash's blocks are as long
@@ -99,7 +100,8 @@ def by_xla(query: Query, key: Keys, value: Keys, mask: Mask) -> Query:
     """The plain one, which holds all scores in memory; XLA partitions it."""
     (B, T), S = query.shape[:2], key.shape[1]
     seen = jnp.broadcast_to(mask.dense(T, S), (B, 1, T, S))
-    return jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="xla")
+    with visible(mask.causal and mask.pairs is None, num_keys=S, prefix=mask.prefix):
+        return jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="xla")
 
 
 def _by_lengths(mask: Mask) -> bool:

@@ -13,8 +13,8 @@ The counting rule, that of PaLM (Chowdhery et al. 2022, appendix B), for any tas
   table of pairs such as the masked decoder's, locked regions, an order drawn anew.
 - A loop counts as often as it turns, of branches the largest.
 
-The count is that of the global batch, padding included, whatever the mesh is. It must be made with
-the plain attention, since the inside of a kernel cannot be counted.
+The count is that of the global batch, padding included, whatever the mesh is. It is made with the
+plain attention, since the inside of a kernel cannot be counted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from flax import nnx
 from jax.extend.core import jaxpr_as_fun
 from jax.interpreters import partial_eval
 
+from layers.kernels import use_kernel
 from layers.visible import share_of
 from train.state import names
 from train.task import Task
@@ -44,7 +45,8 @@ def model_flops(task: Task, batch: Mapping[str, Any]) -> float:
     """FLOPs of one step over this batch (arrays or shapes, all rows of all processes), by the rule
     above; nothing runs.
 
-    Raises `ValueError` for products that cannot be counted: in a `while` loop, or in a kernel.
+    Raises `ValueError` for products that cannot be counted: in a `while` loop, or in a kernel that
+    a task calls by itself.
     """
     module = nnx.eval_shape(lambda: task.init(nnx.Rngs(0)))
     graphdef, params, extra = nnx.split(module, nnx.Param, ...)
@@ -58,7 +60,8 @@ def model_flops(task: Task, batch: Mapping[str, Any]) -> float:
 
     arrays = [leaf for _, leaf in leaves]
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return flops_of_gradient(loss, arrays, nnx.to_pure_dict(extra), shapes, key, trained=moving)
+    with use_kernel("xla"):
+        return flops_of_gradient(loss, arrays, nnx.to_pure_dict(extra), shapes, key, trained=moving)
 
 
 def counter(task: Task) -> Callable[[Mapping[str, Any]], float]:
@@ -66,7 +69,7 @@ def counter(task: Task) -> Callable[[Mapping[str, Any]], float]:
     known: dict[tuple[Any, ...], float] = {}
 
     def count(batch: Mapping[str, Any]) -> float:
-        shapes = tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
+        shapes = tuple((name, x.shape, x.dtype) for name, x in batch.items())
         if shapes not in known:
             known[shapes] = model_flops(task, batch)
         return known[shapes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,18 +37,18 @@ def place_batch(
     """A batch onto the mesh, its first axis by the rule of B; where that does not divide it, every
     device holds (and computes) the whole of it.
 
-    `rows` says which of the `batch_size` rows of the global batch the arrays have (all of them, if
-    it is None): those of `rows_here`.
+    `rows` says which of the `batch_size` rows of the global batch the arrays have, in order (all of
+    them, if it is None): those of `rows_here`.
     """
     placed = {}
     for name, array in batch.items():
         size = len(array) if batch_size is None else batch_size
-        place = {row: i for i, row in enumerate(range(size) if rows is None else rows)}
         shape = (size, *array.shape[1:])
 
-        def part(index: Any, array: Any = array, place: Any = place) -> np.ndarray:
-            span = range(*index[0].indices(size))  # noqa: B023  # called before the next array
-            return array[place[span[0]] : place[span[-1]] + 1]
+        def part(index: Any, array: Any = array, size: int = size) -> np.ndarray:
+            first, end, _ = index[0].indices(size)
+            at = first if rows is None else bisect.bisect_left(rows, first)
+            return array[at : at + end - first]
 
         placed[name] = jax.make_array_from_callback(shape, _sharding(shape, mesh, rules), part)
     return placed

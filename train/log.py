@@ -98,6 +98,9 @@ class Log:
     def later(self, step: int, scalars: Mapping[str, Any]) -> None:
         """One more step was dispatched: keep its scalars, and read those of the step before."""
         self._read(write=False)
+        for value in scalars.values():  # on their way as soon as they are there
+            if hasattr(value, "copy_to_host_async"):
+                value.copy_to_host_async()
         self._late = step, scalars
         self._bar.update()
 
@@ -110,7 +113,9 @@ class Log:
         if self._late is None:
             return {}
         (step, late), self._late = self._late, None
-        values = {name: float(late[name]) for name in sorted(late, key=lambda n: n != "loss")}
+        values = {
+            name: float(np.asarray(late[name])) for name in sorted(late, key=lambda n: n != "loss")
+        }
         skipped = bool(values.get("skipped"))
         due = self._every_steps > 0 and step % self._every_steps == 0
         if write or skipped or due:

@@ -101,7 +101,7 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
         params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
         ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
         opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
-        return State(step, params, extra, opt, ema, guards.fresh())
+        return jax.tree.map(_strong, State(step, params, extra, opt, ema, guards.fresh()))
 
     abstract = jax.eval_shape(init)
     places = shardings(abstract, axes, mesh, config.rules)
@@ -114,6 +114,13 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
     )  # fmt: skip
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
+
+
+def _strong(array: Any) -> Any:
+    """Without JAX's weak type, that of what was filled with a number of Python's: a step's results
+    and what a save gives back have none, so the step would be compiled again for them, and what a
+    restart computes in bfloat16 would be rounded otherwise."""
+    return array.astype(array.dtype) if array.weak_type else array
 
 
 def bind(task: Task, graphdef: Any, mesh: Mesh) -> Callable[[State], Probes]:

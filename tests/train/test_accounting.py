@@ -163,7 +163,7 @@ def test_a_decoder_of_classes_is_six_a_weight_and_token_without_its_lookups(rema
     inside = sum(np.prod(s) for p, s in sizes(task).items() if p[0].key in ("blocks", "head"))
     norms = sum(np.prod(s) for p, s in sizes(task).items() if p[0].key == "blocks" and len(s) == 2)
     T = y * x
-    attention = 12 * BLOCKS.num_layers * BLOCKS.num_heads * BLOCKS.head_size * B * T * T
+    attention = 6 * BLOCKS.num_layers * BLOCKS.num_heads * BLOCKS.head_size * B * T * T
     assert model_flops(task, batch) == 6 * (inside - norms) * B * T + attention
     assert amounts(batch) == {"rows": 2.0, "tokens": 96.0}
 
@@ -174,7 +174,7 @@ def test_a_planner_is_six_a_weight_and_token_and_its_attention(tied):
     B, T = 2, 64
     batch = {"ids": shape(B, T, dtype=jnp.int32), "planned": shape(B, T, dtype=bool)}
     weights = sum(np.prod(s) for s in sizes(task).values()) - (0 if tied else 512 * BLOCKS.width)
-    attention = 12 * BLOCKS.num_layers * BLOCKS.num_heads * BLOCKS.head_size * B * T * T
+    attention = 6 * BLOCKS.num_layers * BLOCKS.num_heads * BLOCKS.head_size * B * T * T
     counted = model_flops(task, batch)
     assert counted == pytest.approx(6 * weights * B * T + attention, rel=0.01)  # norms' scales
     assert amounts(batch) == {"rows": 2.0, "tokens": 128.0}

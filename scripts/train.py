@@ -5,7 +5,7 @@ is done. As one of several processes it is started by what is in `scripts/launch
 scheduler that `train/environment.py` knows; `--config.cluster.kind=single` keeps it alone.
 
 Exit codes say whether to start again (`train/exits.py`): 0 done, 1 an error that a restart meets
-again, 75 asked to stop and saved, 76 stuck, 77 diverged and saved.
+again, 75 asked to stop and saved, 76 stuck or left alone by others, 77 diverged and saved.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from train import config as configs
 from train.checkpoint import About
 from train.compiled import keep_compiled
 from train.distributed import Cluster, ClusterConfig
-from train.exits import DIVERGED, FAILED, STOPPED
+from train.exits import DIVERGED, FAILED, STOPPED, STUCK
 from train.guard import Diverged
 from train.loop import train
+from train.meeting import is_lost
 from train.plan import LoopConfig
 from train.stopping import Stopped
 from train.supervision import supervised
@@ -78,7 +79,8 @@ def main() -> None:
         except Diverged as problem:
             leave(watch.cluster, DIVERGED, f"{type(problem).__name__}: {problem}")
         except (ValueError, OSError, RuntimeError, FloatingPointError) as problem:
-            leave(watch.cluster, FAILED, f"{type(problem).__name__}: {problem}")
+            lost = watch.cluster.num_processes > 1 and is_lost(problem)
+            leave(watch.cluster, STUCK if lost else FAILED, f"{type(problem).__name__}: {problem}")
         except Exception:
             leave(watch.cluster, FAILED, traceback.format_exc())
 

@@ -6,7 +6,7 @@ scheduler that `train/distributed/environment.py` knows; `--config.cluster.kind=
 alone.
 
 Exit codes say whether to start again (`train/exits.py`): 0 done, 1 an error that a restart meets
-again, 75 asked to stop and saved, 76 stuck, 77 diverged and saved.
+again, 75 asked to stop and saved, 76 stuck or left alone by others, 77 diverged and saved.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from train.meeting import is_lost
+
 from train import config as configs
 from train.checkpoint import About
 from train.compiled import keep_compiled
 from train.distributed import Cluster, ClusterConfig
-from train.exits import DIVERGED, FAILED, STOPPED
+from train.exits import DIVERGED, FAILED, STOPPED, STUCK
 from train.guard import Diverged
 from train.loop import train
 from train.plan import LoopConfig
@@ -79,7 +81,8 @@ def main() -> None:
         except Diverged as problem:
             leave(watch.cluster, DIVERGED, f"{type(problem).__name__}: {problem}")
         except (ValueError, OSError, RuntimeError, FloatingPointError) as problem:
-            leave(watch.cluster, FAILED, f"{type(problem).__name__}: {problem}")
+            lost = watch.cluster.num_processes > 1 and is_lost(problem)
+            leave(watch.cluster, STUCK if lost else FAILED, f"{type(problem).__name__}: {problem}")
         except Exception:
             leave(watch.cluster, FAILED, traceback.format_exc())
 

@@ -4,7 +4,9 @@ import jax
 import pytest
 
 from train import mesh as meshes
-from train.distributed.meeting import groups, meet
+from train.checkpoint import CheckpointError
+from train.distributed import ClusterError
+from train.distributed.meeting import groups, is_lost, meet
 from train.distributed.protocol import Alone
 
 
@@ -52,3 +54,22 @@ def test_a_process_that_does_not_come_ends_it_and_one_alone_waits_for_nobody(mon
         meet(mesh, cluster)
     monkeypatch.setattr(jax, "jit", None)
     meet(mesh, Alone())
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("UNKNOWN: Gloo all-reduce failed: Read error [127.0.0.1]:1: Connection reset", True),
+        ("DEADLINE_EXCEEDED: GetKeyValue() timed out", True),
+        ("INTERNAL: NCCL operation failed: remote process exited", True),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes", False),
+        ("INVALID_ARGUMENT: shapes differ", False),
+    ],
+)
+def test_errors_of_a_lost_process_ask_for_another_start(text, lost):
+    error = jax.errors.JaxRuntimeError(text)
+    assert is_lost(error) is lost
+    wrapped, save = ClusterError("process 1 has not arrived"), CheckpointError("not saved")
+    wrapped.__cause__, save.__cause__ = error, wrapped
+    assert is_lost(save) is lost
+    assert not is_lost(ClusterError("the processes do not agree")) and not is_lost(OSError(text))

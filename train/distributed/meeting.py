@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.distributed.protocol import Cluster
 
 _TIMEOUT_S = 900.0
+# what the runtimes' errors say of a network or a process that is gone, and of no other thing
+_LOST = ("gloo", "nccl", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection", "coordination service")
 
 
 def groups(mesh: Mesh) -> list[tuple[str, ...]]:
@@ -48,3 +50,15 @@ def meet(mesh: Mesh, cluster: Cluster) -> None:
     for program, ones, size in ready:
         if (found := float(np.asarray(program(ones))[0])) != size:
             raise RuntimeError(f"{size} devices added up to {found}: their network is broken")
+
+
+def is_lost(problem: BaseException) -> bool:
+    """Whether this error (or its cause) comes of other processes that are gone or were too slow, so
+    that starting again will help."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        text = str(cause).lower()
+        if isinstance(cause, jax.errors.JaxRuntimeError):
+            return any(word.lower() in text for word in _LOST)
+        cause = cause.__cause__
+    return False

@@ -20,12 +20,11 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from train.meeting import is_lost
-
 from train import config as configs
 from train.checkpoint import About
 from train.compiled import keep_compiled
 from train.distributed import Cluster, ClusterConfig
+from train.distributed.meeting import is_lost
 from train.exits import DIVERGED, FAILED, STOPPED, STUCK
 from train.guard import Diverged
 from train.loop import train

@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
-from train.checkpoint import newest
+from train.checkpoint import load_weights, newest
 from train.checkpoint.retention import CheckpointConfig
 from train.feeding import place_batch
 from train.guard import Diverged, GuardConfig, Streak, fresh, judge
@@ -104,9 +104,11 @@ def test_too_many_in_a_row_stop_the_run_and_are_named(tmp_path, monkeypatch):
     skipped = {row["step"]: row for row in rows if row.get("skipped")}
     assert sorted(skipped) == [2, 3, 5, 6, 7]
     assert skipped[7]["loss"] is None and skipped[7]["skipped_in_a_row"] == 3
-    assert all(np.isfinite(v) for v in newest(tmp_path / "checkpoints")[1]["metrics"].values())
-    # the save before the stop counts on: the next bad one of that row is one too many
-    with pytest.raises(Diverged, match="steps 5 to 7"):
+    # the host learnt of step 7 when step 8 was under way: that is what was saved, and it counts on
+    assert newest(tmp_path / "checkpoints")[1]["step"] == 8
+    weights, _, _ = load_weights(tmp_path / "checkpoints")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(weights))
+    with pytest.raises(Diverged, match="steps 5 to 9"):
         train(task, vectors(), config, tmp_path)
 
 

@@ -19,7 +19,7 @@ from train.checkpoint import CheckpointConfig, CheckpointError, DamageError, new
 from train.exits import STUCK
 from train.log import Evaluation
 from train.optimizer import OptimizerConfig
-from train.stopping import Stopped
+from train.supervision.stopping import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 12
@@ -148,7 +148,7 @@ from pathlib import Path
 from tests.train.toys import NetTask, Numbered, batches, net_config
 from train.loop import train
 from train.supervision import supervised
-from train.watchdog import Deadlines
+from train.supervision.watchdog import Deadlines
 
 class Stuck(Numbered):
     def __getitem__(self, i):

@@ -51,7 +51,7 @@ class Failed(Exception):
 @dataclasses.dataclass(frozen=True)
 class Rhythm:
     """Of the undisturbed run: how many steps, how often saved, which were evaluated, and how long
-    its phases took in seconds."""
+    its phases took in seconds (`lasted_s`, which every later start corrects)."""
 
     num_steps: int
     every_steps: int
@@ -78,7 +78,8 @@ def undisturbed(trainer: Trainer, workdir: Path, layout: Layout) -> Rhythm:
 
 
 def draw(kills: int, rhythm: Rhythm, processes: int, chance: random.Random) -> list[Blow]:
-    """The blows, in random order; their `step` counts from where the start goes on."""
+    """The blows, in random order. Their `step` counts from where the start goes on, and their
+    `wait_s` is a share of what the phase lasts."""
     known = [(s, p) for s, p in _BLOWS if p != "evaluation" or len(rhythm.evaluations) > 1]
     known = [known[i % len(known)] for i in range(kills)]
     chance.shuffle(known)
@@ -87,8 +88,7 @@ def draw(kills: int, rhythm: Rhythm, processes: int, chance: random.Random) -> l
         step = 0 if phase in _BEFORE_A_STEP else 1
         if phase == "step":
             step = chance.randint(1, max(1, rhythm.every_steps * 3 // 2))
-        wait_s = chance.uniform(0.0, rhythm.lasted_s.get(phase, 0.0))
-        blows.append(Blow(signum, chance.randrange(processes), phase, step, wait_s))
+        blows.append(Blow(signum, chance.randrange(processes), phase, step, chance.random()))
     return blows
 
 
@@ -106,16 +106,20 @@ def expected(blow: Blow, outcome: Outcome) -> bool:
 
 
 def killed(
-    trainer: Trainer, workdir: Path, layout: Layout, blows: Sequence[Blow], num_steps: int
+    trainer: Trainer, workdir: Path, layout: Layout, blows: Sequence[Blow], rhythm: Rhythm
 ) -> list[dict[str, Any]]:
     """Strike one start after the other, then let the last one end; a row for each."""
-    events = []
+    events, lasted_s = [], dict(rhythm.lasted_s)
     for number, blow in enumerate(blows, start=1):
         first = max(saved(workdir), default=0)
         # none may come so late that nothing is left for those after it
-        share = max(1, (num_steps - 1 - first) // (len(blows) - number + 1))
-        aimed = dataclasses.replace(blow, step=first + min(blow.step, share))
+        share = max(1, (rhythm.num_steps - 1 - first) // (len(blows) - number + 1))
+        aimed = dataclasses.replace(
+            blow, step=first + min(blow.step, share),
+            wait_s=blow.wait_s * lasted_s.get(blow.phase, 0.0),
+        )  # fmt: skip
         outcome = trainer.start(workdir, layout, aimed)
+        lasted_s |= durations(outcome.glances, rhythm.evaluations, first=first)
         row = event(number, aimed, outcome, workdir)
         events.append(row)
         say(
@@ -219,7 +223,7 @@ def prove(args: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
     trainer = dataclasses.replace(trainer, evaluations=rhythm.evaluations)
     say(f"killed {args.kills} times (seed {args.seed}):")
     blows = draw(args.kills, rhythm, args.processes, chance)
-    events = killed(trainer, struck, layout, blows, rhythm.num_steps)
+    events = killed(trainer, struck, layout, blows, rhythm)
     others = []
     for number, other in enumerate(args.other):
         others.append(found := elsewhere(trainer, calm, out / f"other_{number}", other))

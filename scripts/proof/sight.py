@@ -98,22 +98,22 @@ class Sight:
 
 
 def durations(
-    glances: Sequence[tuple[float, Glance]], evaluations: Collection[int]
+    glances: Sequence[tuple[float, Glance]], evaluations: Collection[int], *, first: int = 0
 ) -> dict[str, float]:
-    """Seconds that each phase lasts in a run whose glances (with their times, when they changed)
-    these are: the median where there are several; a phase that was not seen is missing."""
+    """Seconds that each phase lasts in a start from step `first` whose glances (with their times,
+    when they changed) these are: the median where there are several; a phase that was not seen to
+    its end is missing."""
     lasted: dict[str, list[float]] = {}
     for (at, glance), (until, _) in itertools.pairwise(glances):
-        lasted.setdefault(glance.phase(0, evaluations), []).append(until - at)
+        lasted.setdefault(glance.phase(first, evaluations), []).append(until - at)
+    typical = {phase: statistics.median(seconds) for phase, seconds in lasted.items()}
+    typical |= {phase: sum(lasted[phase]) for phase in ("start", "compile") if phase in lasted}
+    typical.pop("save", None)  # it goes on in the background of other phases
     saves, began = [], None
-    for at, glance in glances:  # which goes on in the background of other phases
+    for at, glance in glances:
         if glance.saving and began is None:
             began = at
         elif not glance.saving and began is not None:
             saves.append(at - began)
             began = None
-    typical = {phase: statistics.median(seconds) for phase, seconds in lasted.items()}
-    for phase in ("start", "compile"):
-        if phase in lasted:
-            typical[phase] = sum(lasted[phase])
     return typical | ({"save": statistics.median(saves)} if saves else {})

@@ -32,8 +32,8 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Blow:
-    """A signal to one process, once the start is in this phase at this step or later, and then
-    `wait_s` seconds after that."""
+    """A signal to one process, once the start is in this phase at this step or later: `wait_s`
+    seconds after that, or when the phase is over, should it be shorter than was thought."""
 
     signum: signal.Signals
     process: int
@@ -134,8 +134,7 @@ class _Watch(threading.Thread):
             if not self.outcome.glances or self.outcome.glances[-1][1] != glance:
                 self.outcome.glances.append((now, glance))
             if blow and _is_time(blow, place(glance), glance.step):
-                self._over.wait(blow.wait_s)
-                seen = self._sight.look()
+                seen = self._wait(blow.wait_s, glance, place)
                 if str(blow.process) in self._pids and len(self._pids) == self._count:
                     self._send(blow.signum, [str(blow.process)])
                     self.outcome.hit = place(seen), seen.step if seen.opened else first
@@ -144,6 +143,15 @@ class _Watch(threading.Thread):
             if now > self._trainer.timeout_s and not self.outcome.hung:
                 self.outcome.hung = True
                 self._send(signal.SIGKILL, list(self._pids))
+
+    def _wait(self, wait_s: float, glance: Glance, place: Callable[[Glance], str]) -> Glance:
+        """Where the start is after these seconds, or at once when it leaves this phase."""
+        began, phase = time.monotonic(), place(glance)
+        while time.monotonic() < began + wait_s and not self._over.wait(_LOOK_S):
+            glance = self._sight.look()
+            if place(glance) != phase:
+                break
+        return self._sight.look()
 
 
 def _is_time(blow: Blow, phase: str, step: int) -> bool:

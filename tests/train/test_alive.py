@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.train.toys import NetTask, net_config, vectors
-from train import loop, manifest
-from train.checkpoint import CheckpointConfig, CheckpointError, DamageError, newest, steps
+from train import loop
+from train.checkpoint import CheckpointConfig, CheckpointError, DamageError, manifest, newest, steps
 from train.exits import STUCK
 from train.log import Evaluation
 from train.optimizer import OptimizerConfig

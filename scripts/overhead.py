@@ -42,11 +42,11 @@ from train.data.encoding import encode
 from train.distributed import ClusterConfig
 from train.feeding import place_batch
 from train.log import Evaluation, Log
-from train.meter import Meter
-from train.pace import Pace
 from train.plan import LoopConfig, Plan, plan
 from train.supervision import supervised
-from train.watchdog import Watchdog
+from train.supervision.meter import Meter
+from train.supervision.pace import Pace
+from train.supervision.watchdog import Watchdog
 
 CLOCKS = {"wall": time.monotonic, "main thread": time.thread_time, "process": time.process_time}
 KINDS = ("run", "bare", "bare with data")

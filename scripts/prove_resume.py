@@ -172,13 +172,16 @@ def elsewhere(trainer: Trainer, calm: Path, workdir: Path, layout: Layout) -> di
     outcome = trainer.start(workdir, layout)
     if set(outcome.codes.values()) != {0}:
         raise Failed(f"on {layout} it ended with {outcome.codes}; see {workdir}/output.txt")
-    rows = evidence.losses(calm, workdir, after=middle)
+    return {"layout": str(layout), **apart(calm, workdir, middle)}
+
+
+def apart(calm: Path, workdir: Path, first: int) -> dict[str, Any]:
+    """How far the losses of both are apart after step `first`, and whether the data is the same."""
+    rows = evidence.losses(calm, workdir, after=first)
     return {
-        "layout": str(layout), "from_step": middle, "rows": rows,
-        "same_data": evidence.same_data(calm, workdir, after=middle),
-        "identical_losses": all(row["equal"] for row in rows),
-        "first_relative": rows[0].get("relative"),
-        "most_relative": max(row.get("relative", float("inf")) for row in rows),
+        "from_step": first, "rows": rows,
+        "same_data": evidence.same_data(calm, workdir, after=first),
+        "early": most(rows[:_JUDGED_STEPS]), "most": most(rows),
     }  # fmt: skip
 
 
@@ -240,7 +243,7 @@ def prove(args: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
     for found in others:
         say(
             "on {layout} from step {from_step}: same data {same_data}, losses apart by {early:.1e} "
-            "at most in ten steps and {most_relative:.1e} in {steps}: within tolerance "
+            "at most in ten steps and {most:.1e} in {steps}: within tolerance "
             "{within_tolerance}".format(**found, steps=len(found["rows"]))
         )
     return {

@@ -9,7 +9,9 @@ random moment of the time that such a phase took undisturbed. Their last states 
 variables, optimizer, averages, guard, step, data position) and every recorded number have to be
 the same in every bit. Then each `--other` layout, such as 1x4 (processes x devices) or
 2x2:data=2,fsdp=2, goes on from the undisturbed run's middle: the same data, and losses that are
-`--tolerance` apart at most, relatively, for each step since. Exit code 1 if anything differs.
+`--tolerance` apart at most, relatively, in the first ten steps. Sums in another order differ in
+their last bit, and training makes differences grow: how far they come is told, not judged. Exit
+code 1 if anything is not as it should be.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ _BLOWS = (
 )  # fmt: skip
 _BEFORE_A_STEP = ("start", "compile")
 _NOT_LISTENING = 128 + TERM
+_JUDGED_STEPS = 10
 
 
 class Failed(Exception):
@@ -169,22 +172,27 @@ def elsewhere(trainer: Trainer, calm: Path, workdir: Path, layout: Layout) -> di
     outcome = trainer.start(workdir, layout)
     if set(outcome.codes.values()) != {0}:
         raise Failed(f"on {layout} it ended with {outcome.codes}; see {workdir}/output.txt")
-    rows = evidence.losses(calm, workdir, after=middle)
+    return {"layout": str(layout), **apart(calm, workdir, middle)}
+
+
+def apart(calm: Path, workdir: Path, first: int) -> dict[str, Any]:
+    """How far the losses of both are apart after step `first`, and whether the data is the same."""
+    rows = evidence.losses(calm, workdir, after=first)
     return {
-        "layout": str(layout), "from_step": middle, "rows": rows,
-        "same_data": evidence.same_data(calm, workdir, after=middle),
-        "identical_losses": all(row["equal"] for row in rows),
-        "first_relative": rows[0].get("relative"),
-        "most_relative": max(row.get("relative", float("inf")) for row in rows),
+        "from_step": first, "rows": rows,
+        "same_data": evidence.same_data(calm, workdir, after=first),
+        "early": most(rows[:_JUDGED_STEPS]), "most": most(rows),
     }  # fmt: skip
 
 
+def most(rows: Sequence[dict[str, Any]]) -> float:
+    """How far the losses are apart at most; infinitely, where one is missing."""
+    return max((row.get("relative", float("inf")) for row in rows), default=float("inf"))
+
+
 def within(other: dict[str, Any], tolerance: float) -> bool:
-    """Whether losses on another layout are as near as they should be: so much for each step."""
-    return other["same_data"] and all(
-        row.get("relative", float("inf")) <= tolerance * (row["step"] - other["from_step"])
-        for row in other["rows"]
-    )
+    """Whether another layout sees the same data and begins with losses that are near enough."""
+    return other["same_data"] and other["early"] <= tolerance
 
 
 def layout_of(text: str) -> Layout:
@@ -234,9 +242,9 @@ def prove(args: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
     table(rows)
     for found in others:
         say(
-            "on {layout} from step {from_step}: same data {same_data}, losses apart by "
-            "{first_relative:.1e} at first and {most_relative:.1e} at most: "
-            "within tolerance {within_tolerance}".format(**found)
+            "on {layout} from step {from_step}: same data {same_data}, losses apart by {early:.1e} "
+            "at most in ten steps and {most:.1e} in {steps}: within tolerance "
+            "{within_tolerance}".format(**found, steps=len(found["rows"]))
         )
     return {
         "kills": len(events), "identical": all(row["equal"] for row in rows), "rows": rows,

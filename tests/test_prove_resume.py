@@ -95,6 +95,28 @@ def test_a_missing_step_is_a_difference_and_an_evaluation_left_out_is_noted(tmp_
     assert evidence.losses(calm, worse)[1]["differing"] == ["eval/iou"]
 
 
+def test_another_layout_is_judged_by_its_first_ten_steps_and_its_data(tmp_path):
+    def write(name, losses, weight=5):
+        (tmp_path / name).mkdir()
+        lines = [{"step": s, "loss": x, "weight": weight} for s, x in losses.items()]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+        return tmp_path / name
+
+    def found(workdir):
+        return prove_resume.apart(calm, workdir, 4)
+
+    calm = write("calm", dict.fromkeys(range(1, 21), 2.0))
+    later = found(write("later", {s: 2.0 if s < 15 else 2.5 for s in range(5, 21)}))
+    assert (later["early"], later["most"], len(later["rows"])) == (0.0, 0.25, 16)
+    assert prove_resume.within(later, 1e-5)
+    early = found(write("early", {s: 2.0 + 4e-5 * (s == 5) for s in range(5, 21)}))
+    assert not prove_resume.within(early, 1e-5) and prove_resume.within(early, 3e-5)
+    other_data = found(write("data", dict.fromkeys(range(5, 21), 2.0), weight=6))
+    assert not prove_resume.within(other_data, 1.0)
+    assert not prove_resume.within(found(write("cut", {5: 2.0})), 1.0)
+
+
 def test_a_start_is_seen_in_its_phases(tmp_path):
     seen, evaluations = [], {2}
 

@@ -211,7 +211,7 @@ def _of_program(
         carried = range(params["num_consts"], params["num_consts"] + params["num_carry"])
         flags = [yes and i not in carried for i, yes in enumerate(flags)]
     if name == "shard_map":
-        times = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        times = math.prod(params["mesh"].shape[axis] for axis in _cut_along(params))
     total, results = 0.0, nothing
     for jaxpr in inner:
         fits = len(jaxpr.invars) == len(flags)
@@ -219,6 +219,13 @@ def _of_program(
         total += times * flops
         results = found if len(found) == len(nothing) else nothing
     return total, results
+
+
+def _cut_along(params: Mapping[str, Any]) -> set[str]:
+    """The mesh axes that share the work of a `shard_map`; along the others it is only repeated."""
+    parts = [part for spec in (*params["in_specs"], *params["out_specs"]) for part in spec]
+    named = {axis for part in parts for axis in (part if isinstance(part, tuple) else (part,))}
+    return named & set(params["newly_manual_axes"])
 
 
 def _of_convolution(equation: Any) -> float:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from decoder.conditioning import ConditioningConfig
 from decoder.model import DecoderConfig
@@ -210,6 +211,27 @@ def test_the_count_is_of_the_global_batch_on_any_mesh_and_made_once_a_shape(monk
         assert count(placed) == wanted
     with pytest.raises(TypeError):  # another shape would have been counted
         count({name: x[:4] for name, x in batch.items()})
+
+
+def test_work_in_pieces_is_counted_once_and_repeated_work_not_again():
+    task = PlannerTask(PlannerConfig(BLOCKS, 512, 64))
+    batch = {"ids": shape(8, 64, dtype=jnp.int32), "planned": shape(8, 64, dtype=bool)}
+    wanted = model_flops(task, batch)
+    mesh = meshes.build({"data": 2, "fsdp": 2, "tensor": 2})
+    rules = {"B": ("data", "fsdp"), "D": "fsdp", "V": "tensor", "N": "tensor"}
+    with jax.set_mesh(mesh), use_rules(rules):  # the table of ids lies in pieces
+        assert model_flops(task, batch) == wanted
+
+    def of_products(spec):
+        product = jax.shard_map(
+            lambda x, w: x @ w, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False
+        )
+        with jax.set_mesh(mesh):
+            loss = lambda given, x: product(x, given[0]).sum()  # noqa: E731
+            return flops_of_gradient(loss, [shape(4, 4)], shape(8, 4))
+
+    assert of_products(PartitionSpec(("data", "tensor"))) == of_products(PartitionSpec())
+    assert of_products(PartitionSpec("fsdp")) == 2 * (2 * 8 * 4 * 4)  # forward and for the matrix
 
 
 def test_mfu_is_a_share_of_all_devices_and_nothing_without_a_peak():

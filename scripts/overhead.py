@@ -3,11 +3,12 @@
 
 A decoder run with all of the loop on (supervision, watchdog, log, meter, guard, FLOPs, saves in the
 background every `--save-every` steps) against two bare loops of the same jitted step: one over a
-few batches that lie on the device and are cycled, and one that makes and places the run's batches
-too. They take turns in segments of `--steps` steps within one process, whose order alternates, and
-each segment of the run is compared with those beside it; the medians of these ratios are printed,
-since a machine is rarely quiet. A tokenizer that has seen one step and its codes are made first, in
-a temporary folder, or below `--keep`.
+few batches that lie on the device and are cycled, and one that loads and places them too. All three
+have the same batches: the run reads records that were made before, unless `--make` has it make
+them, as a training does. They take turns in segments of `--steps` steps within one process, whose
+order alternates, and each segment of the run is compared with those beside it; the medians of these
+ratios are printed, since a machine is rarely quiet. A tokenizer that has seen one step and its
+codes are made first, in a temporary folder, or below `--keep`.
 
 Seconds are the wall's; `main thread` is the processor's time of the Python thread alone, so what it
 waits for does not count; `process` is that of all threads, XLA's and the data's included.
@@ -37,7 +38,7 @@ import pipeline
 from train import config as configs
 from train import loop
 from train.checkpoint import Checkpoints
-from train.data.batching import Batches, iterate
+from train.data.batching import Batches, batches, iterate
 from train.data.encoding import encode
 from train.distributed import ClusterConfig
 from train.feeding import place_batch
@@ -50,6 +51,7 @@ from train.supervision.watchdog import Watchdog
 
 CLOCKS = {"wall": time.monotonic, "main thread": time.thread_time, "process": time.process_time}
 KINDS = ("run", "bare", "bare with data")
+NUM_KEPT = 8  # batches
 Times = dict[str, float]  # by clock, in seconds
 
 
@@ -61,6 +63,12 @@ def now() -> Times:
 def since(then: Times, num_steps: int) -> Times:
     """Seconds a step."""
     return {name: (clock() - then[name]) / num_steps for name, clock in CLOCKS.items()}
+
+
+def kept(dataset: Batches) -> Batches:
+    """The same first records again and again, without the work of making them."""
+    records = [dataset.streams[0][i] for i in range(NUM_KEPT * dataset.batch_size)]
+    return batches([records], dict, batch_size=dataset.batch_size, seed=0, shuffle=False)
 
 
 def codes_of(config: Any, tokenizer: Path, folder: Path) -> None:
@@ -89,7 +97,7 @@ class Rivals:
         self.planned, self.dataset, self.config = planned, dataset, config
         self.num_steps, self.mesh = num_steps, config.build_mesh()
         self.state = self.planned.materialise()
-        self.placed = [self.place(dataset[i]) for i in range(8)]
+        self.placed = [self.place(dataset[i]) for i in range(NUM_KEPT)]
         self.batches = self.made()
         self.order = itertools.cycle([KINDS[1:], KINDS[:0:-1]])
         self.segments: list[dict[str, Times]] = []
@@ -231,6 +239,7 @@ def main() -> None:
     flags.add_argument("--segments", type=int, default=40)
     flags.add_argument("--steps", type=int, default=25, help="of one segment")
     flags.add_argument("--save-every", type=int, default=400)
+    flags.add_argument("--make", action="store_true", help="the records of each batch anew")
     flags.add_argument("--num-pages", type=int, default=64)
     flags.add_argument("--keep", type=Path, help="where the codes may stay for another time")
     flags.add_argument("--json", type=Path)
@@ -244,6 +253,8 @@ def main() -> None:
             config.data.codes, config.data.tokenizer = (str(folder / "codes"),), ""
         codes_of(config, args.tokenizer or args.config.parent / "tokenizer.py", folder)
         run = pipeline.run(config)
+        if not args.make:
+            run = dataclasses.replace(run, dataset=kept(run.dataset))
         saving = dataclasses.replace(run.loop.checkpoint, every_steps=args.save_every)
         changed = dataclasses.replace(
             run.loop, num_steps=(args.segments + 2) * args.steps, eval_every_steps=args.steps,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from PIL import Image
@@ -72,6 +73,7 @@ class Log:
         self.workdir = workdir
         self._active = active
         self._every_steps = every_steps
+        self._far = jax.default_backend() != "cpu"  # else asking takes longer than reading
         self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
         self._beside: Callable[[], Mapping[str, float]] = dict
@@ -98,8 +100,8 @@ class Log:
     def later(self, step: int, scalars: Mapping[str, Any]) -> None:
         """One more step was dispatched: keep its scalars, and read those of the step before."""
         self._read(write=False)
-        for value in scalars.values():  # on their way as soon as they are there
-            if hasattr(value, "copy_to_host_async"):
+        if self._far:  # on their way as soon as they are there
+            for value in scalars.values():
                 value.copy_to_host_async()
         self._late = step, scalars
         self._bar.update()

@@ -1,4 +1,4 @@
-"""SIGKILL at a random moment, again and again, changes no bit of where a run ends."""
+"""SIGKILL at a random moment, again and again, and SIGTERM change no bit of where a run ends."""
 
 import os
 import random
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from train.checkpoint import steps
+from train.exits import STOPPED
 
 TOY = Path(__file__).with_name("toy_run.py")
 READ = """
@@ -39,8 +42,8 @@ def finish(process):
     assert process.returncode == 0, err[-2000:]
 
 
-def kill_in_training(workdir, num_devices, *, delay_s):
-    """SIGKILL `delay_s` after the process has begun one save more than the run had before."""
+def end_in_training(workdir, num_devices, signum, *, delay_s=0.0):
+    """Send a signal `delay_s` after the process has begun one save more than the run had before."""
     folder = workdir / "checkpoints"
     before = {p.name for p in folder.glob("*")}
     process = start(workdir, num_devices)
@@ -49,9 +52,10 @@ def kill_in_training(workdir, num_devices, *, delay_s):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
     time.sleep(delay_s)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=300)
+    wanted = -signum if signum == signal.SIGKILL else STOPPED
+    assert process.returncode == wanted, f"it ended before it was sent a signal: {err[-2000:]}"
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
@@ -60,8 +64,11 @@ def test_killed_runs_end_in_the_same_bits(tmp_path, num_devices):
     moments = [random.SystemRandom().uniform(0, 0.4) for _ in range(2)]
     print("killed after", moments)
     for delay_s in moments:
-        kill_in_training(tmp_path / "killed", num_devices, delay_s=delay_s)
+        end_in_training(tmp_path / "killed", num_devices, signal.SIGKILL, delay_s=delay_s)
         assert not (tmp_path / "killed" / "final.npz").exists()
+    before = steps(tmp_path / "killed" / "checkpoints")
+    end_in_training(tmp_path / "killed", num_devices, signal.SIGTERM)
+    assert steps(tmp_path / "killed" / "checkpoints")[-1] > max(before, default=0)
     finish(start(tmp_path / "killed", num_devices))
     calm, killed = (np.load(tmp_path / name / "final.npz") for name in ("calm", "killed"))
     assert set(calm.files) == set(killed.files) and len(calm.files) > 20

@@ -21,6 +21,7 @@ from decoder.conditioning import (
 from decoder.depth import Depth, Pick
 from decoder.sight import Order, raster, sight, sight_in_order
 from decoder.trunk import Trunk
+from layers.axes import constrain
 from layers.block import BlockConfig, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
@@ -252,10 +253,10 @@ class Decoder(nnx.Module):
 
     def codes(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
         """What is seen of codes."""
-        return self.codes_in(self._one_hot(codes)) * self.config.num_codes**0.5
+        return constrain(self.codes_in(self._one_hot(codes)) * self.config.num_codes**0.5, "BTD")
 
     def _one_hot(self, codes: Integer[Array, "B T Q"]) -> Float[Array, "B T Q V"]:
-        return jax.nn.one_hot(codes, self.config.codebook_size)
+        return constrain(jax.nn.one_hot(codes, self.config.codebook_size), "BTQV")
 
     @property
     def blank(self) -> Float[Array, " D"]:
@@ -280,7 +281,7 @@ class Decoder(nnx.Module):
         page = page + self.glyphs_in(told["glyphs"] / 127.5)
         if self.config.copies:
             copies = self.copies_in(self._one_hot(told["glyph_codes"]))
-            page = page + copies * self.config.num_codes**0.5
+            page = constrain(page + copies * self.config.num_codes**0.5, "BTD")
         return page
 
     def mixed(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -19,6 +19,7 @@ from tokenizer.recogniser import RecogniserConfig, RecogniserTask
 from tokenizer.task import LossConfig, TokenizerTask
 from train.checkpoint import fingerprint, load_weights
 from train.config import build
+from train.export.folder import has_weights, read_weights
 from train.model import Model
 
 
@@ -55,16 +56,20 @@ _TASKS = {
 
 
 def load_model(workdir: Path) -> Model:
-    """The newest weights of a training run (averaged ones if kept), ready to be asked.
+    """The newest weights of a training run (averaged ones if kept), or those that were exported or
+    imported into its `weights/`, ready to be asked.
 
     Raises `FileNotFoundError` when the folder is no run, `CheckpointError` when nothing was saved
-    there yet.
+    there yet, `DamageError` when files are not those that were written.
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} is no training run (no config.json); train there first")
     config = ConfigDict(json.loads(path.read_text()))
-    weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
+    if has_weights(Path(workdir)):
+        weights, extra, manifest = read_weights(Path(workdir))
+    else:
+        weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
     return Model(
         config, _TASKS[config.task](config), *placed, manifest, fingerprint(weights, extra)

@@ -24,11 +24,11 @@ def fingerprint(*trees: Any) -> str:
     return digest.hexdigest()
 
 
-def _list_keys(tree: Any) -> Any:
+def list_keys(tree: Any) -> Any:
     """A list's indices are strings on disk and whole numbers in a model's pure dict."""
     if not isinstance(tree, Mapping):
         return tree
-    return {int(k) if k.isdigit() else k: _list_keys(v) for k, v in tree.items()}
+    return {int(k) if k.isdigit() else k: list_keys(v) for k, v in tree.items()}
 
 
 def load_weights(
@@ -43,5 +43,5 @@ def load_weights(
     """
     with opened(folder, step=step, parts=(MODEL,), fall_back=fall_back) as (target, noted):
         names = [name for name in noted["arrays"] if arrays.part_of(name) == MODEL]
-        model = _list_keys(arrays.nest(arrays.read(target, dict.fromkeys(names))))
+        model = list_keys(arrays.nest(arrays.read(target, dict.fromkeys(names))))
     return (ema and model.get("ema")) or model["params"], model.get("extra", {}), noted

@@ -21,6 +21,7 @@ from train.checkpoint import fingerprint, load_weights
 from train.config import build
 from train.export.folder import has_weights, read_weights
 from train.model import Model
+from train.task import Task
 
 
 def tokenizer_task(config: ConfigDict) -> TokenizerTask:
@@ -55,6 +56,14 @@ _TASKS = {
 }  # fmt: skip
 
 
+def task_of(config: ConfigDict) -> Task:
+    """The task of any config; raises `ValueError` for a `config.task` that is none."""
+    if config.get("task") not in _TASKS:
+        known = ", ".join(_TASKS)
+        raise ValueError(f"config.task {config.get('task')!r} is not known; there is: {known}")
+    return _TASKS[config.task](config)
+
+
 def load_model(workdir: Path) -> Model:
     """The newest weights of a training run (averaged ones if kept), or those that were exported or
     imported into its `weights/`, ready to be asked.
@@ -71,9 +80,7 @@ def load_model(workdir: Path) -> Model:
     else:
         weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
-    return Model(
-        config, _TASKS[config.task](config), *placed, manifest, fingerprint(weights, extra)
-    )
+    return Model(config, task_of(config), *placed, manifest, fingerprint(weights, extra))
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:

@@ -18,10 +18,11 @@ class Parity:
     """Comparisons of an export, each under a name, against `versus` (a library and its version).
 
     Numbers agree within `TOLERANCE` absolutely, in float32, unless a comparison is given another;
-    ids agree when all are the same.
+    ids agree when all are the same. `skipped` says why nothing was compared.
     """
 
     versus: str
+    skipped: str = ""
     found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def numbers(self, name: str, ours: Any, theirs: Any, *, tolerance: float = TOLERANCE) -> None:
@@ -61,7 +62,7 @@ class Parity:
         return bool(self.found) and all(entry["ok"] for entry in self.found.values())
 
     def __str__(self) -> str:
-        rows = [f"against {self.versus}:"]
+        rows = [f"against {self.versus}:" + (f" not run ({self.skipped})" if self.skipped else "")]
         for name, entry in self.found.items():
             said = ", ".join(
                 f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
@@ -74,4 +75,5 @@ class Parity:
     def write(self, path: Path) -> None:
         """As JSON."""
         said = {"versus": self.versus, "ok": self.ok, "comparisons": self.found}
+        said |= {"skipped": self.skipped} if self.skipped else {}
         path.write_text(json.dumps(said, indent=1) + "\n")

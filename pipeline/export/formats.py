@@ -1,0 +1,90 @@
+"""Which model stands in which format, and how it gets there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from pipeline.export import family as families
+from pipeline.export.family import Family
+from train.export import ExportError, Parity
+
+MODELS = ("tokenizer", "planner", "decoder")
+_FAMILIES = {
+    ("transformers", "planner"): "transformers:PLANNER",
+    ("transformers", "decoder"): "transformers_decoder:DECODER",
+    ("diffusers", "tokenizer"): "diffusers:TOKENIZER",
+    ("llamagen", "tokenizer"): "llamagen_tokenizer:TOKENIZER",
+    ("llamagen", "decoder"): "llamagen:DECODER",
+}
+_WHOLE = {
+    "bundle": "bundle:export_bundle", "stablehlo": "compiled:export_compiled",
+    "onnx": "onnx:export_onnx",
+}  # fmt: skip
+IMPORTS = tuple(dict.fromkeys(name for name, _ in _FAMILIES))
+FORMATS = ("bundle", *IMPORTS, "stablehlo", "onnx")
+
+
+def _found(place: str) -> object:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"pipeline.export.{module}"), name)
+
+
+def family_of(name: str, task: str) -> Family:
+    """How a task's model stands in a format; raises `ExportError` saying which formats it has."""
+    if (name, task) not in _FAMILIES:
+        there = ", ".join(format_ for format_, of in _FAMILIES if of == task) or "none"
+        raise ExportError(f"a {task} has no place in {name}; formats that have one: {there}")
+    return _found(_FAMILIES[name, task])  # type: ignore[return-value]
+
+
+def _task(run: Path) -> str:
+    path = Path(run) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run} is no run and no bundle (no config.json, and no {'/, '.join(MODELS)}/)"
+        )
+    return json.loads(path.read_text())["task"]
+
+
+def send_out(
+    source: Path, name: str, out: Path, *, dtype: str = "float32", parity: bool = True
+) -> dict[str, Parity]:
+    """Export a run, or every model of a bundle that the format has a place for, and what each
+    comparison found; of a bundle each model is in a folder of its own.
+
+    Raises `ExportError` for a model that the format cannot express, `FileExistsError` where `out`
+    exists.
+    """
+    source, out = Path(source), Path(out)
+    if name in _WHOLE:
+        how = {"dtype": dtype} if name == "bundle" else {}
+        if dtype != "float32" and not how:
+            raise ExportError(f"{name} is written in float32: leave --dtype out")
+        return {"": _found(_WHOLE[name])(source, out, parity=parity, **how)}  # type: ignore[operator]
+    if (source / "config.json").is_file():
+        family = family_of(name, _task(source))
+        return {"": families.export(family, source, out, dtype=dtype, parity=parity)}
+    there = [model for model in MODELS if (source / model / "config.json").is_file()]
+    if not there:
+        _task(source)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: give another folder, or remove it")
+    fitting = [model for model in there if (name, model) in _FAMILIES]
+    return {
+        model: families.export(
+            family_of(name, model), source / model, out / model, dtype=dtype, parity=parity
+        )
+        for model in fitting
+    }
+
+
+def bring_in(
+    source: Path, name: str, config: ConfigDict, out: Path, *, parity: bool = True
+) -> Parity:
+    """Make the run `out` of another library's weights (see `family.import_weights`)."""
+    family = family_of(name, config.get("task", ""))
+    return families.import_weights(family, source, config, out, parity=parity)

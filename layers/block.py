@@ -13,29 +13,37 @@ from jaxtyping import Array, Bool, Float, Int
 
 from layers.attention import Attention, LayerCache
 from layers.axes import constrain
+from layers.einsum import PRODUCT
 from layers.masks import Mask
 from layers.mlp import SwiGLU
 from layers.norm import RMSNorm
 from layers.splash import SAVED
 
+_POLICIES = jax.checkpoint_policies
+_OFFLOADED = _POLICIES.save_and_offload_only_these_names(
+    names_which_can_be_saved=[], names_which_can_be_offloaded=[PRODUCT],
+    offload_src="device", offload_dst="pinned_host",
+)  # fmt: skip
 
-def _of_weights(primitive: Any, *arrays: Any, **options: Any) -> bool:
+
+def _products(primitive: Any, *arrays: Any, **options: Any) -> bool:
     """Whether a value is a product of weights, or what a fused attention's backward pass reads of
     its forward one: Splash gives that a name, cuDNN has a primitive of its own."""
-    policies = jax.checkpoint_policies
-    return bool(
-        policies.dots_with_no_batch_dims_saveable(primitive, *arrays, **options)
-        or policies.save_only_these_names(SAVED)(primitive, *arrays, **options)
-        or primitive.name.startswith("dot_product_attention_fwd")
-    )
+    named = _POLICIES.save_only_these_names(PRODUCT, SAVED)(primitive, *arrays, **options)
+    return bool(named) or primitive.name.startswith("dot_product_attention_fwd")
+
+
+def _all_products(primitive: Any, *arrays: Any, **options: Any) -> bool:
+    scores = _POLICIES.dots_saveable(primitive, *arrays, **options)
+    return bool(scores) or _products(primitive, *arrays, **options)
 
 
 REMATS = {
     "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": _of_weights,
-    "all_dots": jax.checkpoint_policies.dots_saveable,
-    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    "full": _POLICIES.nothing_saveable,
+    "dots": _products,
+    "all_dots": _all_products,
+    "offload": _OFFLOADED,
 }
 """What the backward pass of a stack keeps by name, beside each layer's input: `none` makes nothing
 again, `full` everything. `dots` keeps what the weights' products gave and what a fused attention

@@ -9,7 +9,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+PRODUCT = "product"
+"""The name that a remat policy knows a product of weights by: `_narrow_product` hides its own from
+policies that look for `dot_general`."""
 
 
 class Einsum(nnx.Module):
@@ -41,9 +46,8 @@ class Einsum(nnx.Module):
         """The product, in `x`'s dtype; the kernel's gradient is summed, over devices too, in its
         own."""
         kernel = self.kernel[...]
-        if x.dtype == kernel.dtype:
-            return jnp.einsum(self.equation, x, kernel)
-        return _narrow_product(self.equation, x, kernel)
+        product = jnp.einsum if x.dtype == kernel.dtype else _narrow_product
+        return checkpoint_name(product(self.equation, x, kernel), PRODUCT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -69,6 +69,28 @@ def test_remat_keeps_less_the_more_it_makes_again():
     assert need["full"] < 0.5 * need["none"], need
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_policy_makes_again_in_either_dtype(dtype):
+    """Products in a gradient over one layer: seven of weights and two of attention, each with two
+    of its own backwards. bfloat16 hides them in a derivative of ours, which policies look into only
+    by a name."""
+    config = dataclasses.replace(CONFIG, dtype=dtype)
+    make = lambda: Stack(lambda r: Block(config, rngs=r), 3, rngs=nnx.Rngs(0), dtype=dtype)  # noqa: E731
+    graphdef, state = nnx.split(nnx.eval_shape(make))
+    turn = rotations(jnp.zeros((2, 6, 1)), 8)
+
+    def loss(params, remat):
+        layer = lambda layer, x, _: (layer(x, turn, Mask(causal=True))[0], None)  # noqa: E731
+        return jnp.square(nnx.merge(graphdef, params).scan(layer, X, remat=remat)[0]).sum()
+
+    def products(remat):
+        program = jax.make_jaxpr(jax.grad(loss), static_argnums=1)(nnx.to_pure_dict(state), remat)
+        return str(program).count(" = dot_general[") - 27
+
+    again = {name: products(name) for name in REMATS}
+    assert again == {"none": 0, "full": 8, "dots": 2, "all_dots": 0, "offload": 2}
+
+
 def test_offloading_keeps_products_in_the_hosts_memory():
     program, _ = gradient("offload")
     assert "pinned_host" in program or "<host>" in program

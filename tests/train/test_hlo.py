@@ -190,3 +190,22 @@ def test_a_compiled_scan_is_counted_whole_and_reads_slices():
     once = stack.nbytes
     assert once < found.hbm_bytes < 4 * once  # not six times the whole stack
     assert not found.collectives and not found.unknown_loops
+
+
+@pytest.mark.parametrize(
+    ("table", "kernel", "products"),
+    [("", "fwd", 2), ("s8[1,3,3]{2,1,0}", "fwd", 2 * 4 / 6), ("s8[1,3,3]{2,1,0}", "dkv", 4 * 4 / 6),
+     ("s8[1,3,3]{2,1,0}", "dq", 3 * 4 / 6)],
+)  # fmt: skip
+def test_a_kernel_of_splash_attention_is_counted_by_its_blocks(table, kernel, products):
+    """Two rows of four heads of 16 over 384 positions, of whose nine blocks a causal mask leaves
+    six; two kv heads serve them."""
+    lines = ["  %t = " + table + " parameter(0)"] if table else []
+    lines += [
+        "  %q = bf16[2,4,384,16]{3,2,1,0} parameter(1)",
+        "  %k = bf16[2,2,384,16]{3,2,1,0} parameter(2)",
+        f"  ROOT %splash_mha_{kernel}_no_residuals.1 = bf16[2,4,384,16]{{3,2,1,0}} custom-call("
+        + ("%t, " if table else "") + "%q, %k, %k), custom_call_target=\"tpu_custom_call\"",
+    ]  # fmt: skip
+    text = "ENTRY %main (x: f32[]) -> f32[] {\n" + "\n".join(lines) + "\n}\n"
+    assert work(text, 1).flops == products * 2 * 2 * 4 * 384 * 384 * 16

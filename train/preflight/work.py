@@ -26,6 +26,9 @@ _FREE = {
     "conditional", "partition-id", "replica-id", "opt-barrier", "iota", "async-start",
 }  # fmt: skip
 
+_SPLASH = re.compile(r"splash_m[hq]a_(fwd|dkv|dq)")
+_SPLASH_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}  # scores anew, and what each gradient is of
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -79,9 +82,26 @@ def flops_of(instruction: Instruction, computation: Computation) -> int:
     if instruction.opcode == "convolution":
         return _convolution(instruction, computation)
     if instruction.opcode == "custom-call":
+        if kernel := _SPLASH.match(instruction.name):
+            return _splash(kernel[1], [computation[name] for name in instruction.operands])
         said = re.search(r'"flops":"?(\d+)', instruction.attributes)
         return int(said[1]) if said else 0
     return 0
+
+
+def _splash(kernel: str, operands: list[Instruction]) -> int:
+    """Products of one of Splash attention's kernels, which says nothing itself: each is over all
+    pairs of queries and keys, or where a table of blocks [1 n n] is given, over the blocks on and
+    under its diagonal (n + 1 of 2n)."""
+    arrays = [operand.arrays[0] for operand in operands]
+    query, key = [array.shape for array in arrays if len(array.shape) == 4][:2]
+    tables = [array.shape for array in arrays if array.dtype.startswith("s") and
+              len(array.shape) == 3 and array.shape[0] == 1]  # fmt: skip
+    pairs = math.prod(query) * key[2]
+    if tables and tables[0][1] == tables[0][2]:
+        n = tables[0][1]
+        pairs = pairs * (n + 1) // (2 * n)
+    return 2 * _SPLASH_PRODUCTS[kernel] * pairs
 
 
 def _convolution(instruction: Instruction, computation: Computation) -> int:

@@ -197,15 +197,17 @@ def test_a_compiled_scan_is_counted_whole_and_reads_slices():
     [("", "fwd", 2), ("s8[1,3,3]{2,1,0}", "fwd", 2 * 4 / 6), ("s8[1,3,3]{2,1,0}", "dkv", 4 * 4 / 6),
      ("s8[1,3,3]{2,1,0}", "dq", 3 * 4 / 6)],
 )  # fmt: skip
-def test_a_kernel_of_splash_attention_is_counted_by_its_blocks(table, kernel, products):
+@pytest.mark.parametrize("rows", ["2,", ""])
+def test_a_kernel_of_splash_attention_is_counted_by_its_blocks(table, kernel, products, rows):
     """Two rows of four heads of 16 over 384 positions, of whose nine blocks a causal mask leaves
     six; two kv heads serve them."""
     lines = ["  %t = " + table + " parameter(0)"] if table else []
     lines += [
-        "  %q = bf16[2,4,384,16]{3,2,1,0} parameter(1)",
-        "  %k = bf16[2,2,384,16]{3,2,1,0} parameter(2)",
-        f"  ROOT %splash_mha_{kernel}_no_residuals.1 = bf16[2,4,384,16]{{3,2,1,0}} custom-call("
+        "  %q = bf16[ROWS4,384,16] parameter(1)",
+        "  %k = bf16[ROWS2,384,16] parameter(2)",
+        f"  ROOT %splash_mha_{kernel}_no_residuals.1 = bf16[ROWS4,384,16] custom-call("
         + ("%t, " if table else "") + "%q, %k, %k), custom_call_target=\"tpu_custom_call\"",
     ]  # fmt: skip
     text = "ENTRY %main (x: f32[]) -> f32[] {\n" + "\n".join(lines) + "\n}\n"
-    assert work(text, 1).flops == products * 2 * 2 * 4 * 384 * 384 * 16
+    flops = products * 2 * 4 * 384 * 384 * 16
+    assert work(text.replace("ROWS", rows), 1).flops == flops * (2 if rows else 1)

@@ -94,10 +94,10 @@ def _splash(kernel: str, operands: list[Instruction]) -> int:
     pairs of queries and keys, or where a table of blocks [1 n n] is given, over the blocks on and
     under its diagonal (n + 1 of 2n)."""
     arrays = [operand.arrays[0] for operand in operands]
-    query, key = [array.shape for array in arrays if len(array.shape) == 4][:2]
+    query, key = [array.shape for array in arrays if "f" in array.dtype][:2]  # [.. N T H]
     tables = [array.shape for array in arrays if array.dtype.startswith("s") and
               len(array.shape) == 3 and array.shape[0] == 1]  # fmt: skip
-    pairs = math.prod(query) * key[2]
+    pairs = math.prod(query) * key[-2]
     if tables and tables[0][1] == tables[0][2]:
         n = tables[0][1]
         pairs = pairs * (n + 1) // (2 * n)

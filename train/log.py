@@ -32,6 +32,7 @@ class Evaluation:
 
 # the loop's own numbers, which a bar shows after a task's
 _NOT_FIRST = ("gradient_norm", "skipped", "skipped_in_a_row", "skipped_total", "weight")
+_NUM_ALARMS = "eval/num_alarms"  # what every evaluation's record has
 
 
 def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
@@ -49,7 +50,8 @@ def for_the_bar(values: Mapping[str, float], *, most: int = 3) -> dict[str, str]
 
 
 class Log:
-    """Writes from `step` on; records past it, left by a killed run, are dropped.
+    """Writes from `step` on; records past it, left by a killed run, are dropped, and so is that of
+    an evaluation at it which `owes_evaluation` says is still to be made.
 
     Of several processes only one is `active`: the others read and check the same scalars at the
     same steps, and write and show nothing.
@@ -67,6 +69,7 @@ class Log:
         step: int,
         num_steps: int,
         every_steps: int,
+        owes_evaluation: bool = False,
         see: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
         active: bool = True,
     ) -> None:
@@ -77,7 +80,8 @@ class Log:
         self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
         self._beside: Callable[[], Mapping[str, float]] = dict
-        self._file = (_records(workdir, step) if active else Path(os.devnull)).open("a")
+        records = _records(workdir, step, owes_evaluation) if active else Path(os.devnull)
+        self._file = records.open("a")
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active
         )
@@ -106,10 +110,10 @@ class Log:
         self._late = step, scalars
         self._bar.update()
 
-    def now(self) -> dict[str, float]:
-        """Wait for the last step's scalars, record them whatever its number, and return those that
-        are finite."""
-        return self._read(write=True)
+    def now(self, *, write: bool = True) -> dict[str, float]:
+        """Wait for the last step's scalars, record them whatever its number (without `write`, only
+        if `later` would), and return those that are finite."""
+        return self._read(write=write)
 
     def _read(self, *, write: bool) -> dict[str, float]:
         if self._late is None:
@@ -143,7 +147,7 @@ class Log:
         """Record an evaluation's numbers and texts, and its pictures as PNG files; say its alarms.
         Returns the numbers by the names under which they are recorded."""
         values = {f"eval/{k}": float(v) for k, v in found.scalars.items()}
-        self.scalars(step, {**values, "eval/num_alarms": float(len(found.alarms))})
+        self.scalars(step, {**values, _NUM_ALARMS: float(len(found.alarms))})
         if self._active:
             self._show(step, found)
         return values
@@ -167,15 +171,17 @@ class Log:
         self._file.close()
 
 
-def _records(workdir: Path, step: int) -> Path:
-    """`metrics.jsonl` with its records up to `step` alone: what is past it, or was cut through by a
-    kill, is gone."""
+def _records(workdir: Path, step: int, owes_evaluation: bool) -> Path:
+    """`metrics.jsonl` with its records up to `step` alone (without an evaluation's at it, if that
+    is owed): what is past it, or was cut through by a kill, is gone."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "metrics.jsonl"
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            owed = owes_evaluation and record["step"] == step and _NUM_ALARMS in record
+            if record["step"] <= step and not owed:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break

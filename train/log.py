@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 
@@ -83,8 +84,9 @@ class Log:
         records = _records(workdir, step, owes_evaluation) if active else Path(os.devnull)
         self._file = records.open("a")
         self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active
-        )
+            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active,
+            max_queue=1000,  # ten are soon there, and the loop would wait for the writer's thread
+        )  # fmt: skip
         self._bar = tqdm(
             total=num_steps, initial=step, desc=workdir.name, unit="step", dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not active,
@@ -138,8 +140,11 @@ class Log:
         if not values.get("skipped"):
             _refuse_not_finite(step, values)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in finite.items():
-            self._board.add_scalar(name, value, step)
+        if shown := [scalar(name, value) for name, value in finite.items()]:
+            for other in shown[1:]:  # one event: each goes to the writer's thread through a pipe
+                shown[0].MergeFrom(other)
+            board: Any = self._board.file_writer
+            board.add_summary(shown[0], step)
         self._file.write(json.dumps({"step": step, **dict.fromkeys(values), **finite}) + "\n")
         self._file.flush()
 

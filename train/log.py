@@ -51,8 +51,7 @@ def for_the_bar(values: Mapping[str, float], *, most: int = 3) -> dict[str, str]
 
 
 class Log:
-    """Writes from `step` on; records past it, left by a killed run, are dropped, and so is that of
-    an evaluation at it which `owes_evaluation` says is still to be made.
+    """Writes from `step` on; records past it, left by a killed run, are dropped.
 
     Of several processes only one is `active`: the others read and check the same scalars at the
     same steps, and write and show nothing.
@@ -70,7 +69,6 @@ class Log:
         step: int,
         num_steps: int,
         every_steps: int,
-        owes_evaluation: bool = False,
         see: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
         active: bool = True,
     ) -> None:
@@ -81,7 +79,7 @@ class Log:
         self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
         self._beside: Callable[[], Mapping[str, float]] = dict
-        records = _records(workdir, step, owes_evaluation) if active else Path(os.devnull)
+        records = _records(workdir, lambda row: row["step"] <= step) if active else Path(os.devnull)
         self._file = records.open("a")
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active,
@@ -176,17 +174,19 @@ class Log:
         self._file.close()
 
 
-def _records(workdir: Path, step: int, owes_evaluation: bool) -> Path:
-    """`metrics.jsonl` with its records up to `step` alone (without an evaluation's at it, if that
-    is owed): what is past it, or was cut through by a kill, is gone."""
+def forget_evaluation(workdir: Path, step: int) -> None:
+    """Drop the record of an evaluation that is to be made again, before a `Log` is opened."""
+    _records(workdir, lambda row: row["step"] != step or _NUM_ALARMS not in row)
+
+
+def _records(workdir: Path, stays: Callable[[Mapping[str, Any]], bool]) -> Path:
+    """`metrics.jsonl` with the records that stay alone; what was cut through by a kill is gone."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "metrics.jsonl"
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            record = json.loads(line)
-            owed = owes_evaluation and record["step"] == step and _NUM_ALARMS in record
-            if record["step"] <= step and not owed:
+            if stays(json.loads(line)):
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break

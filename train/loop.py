@@ -20,7 +20,7 @@ from train.distributed.meeting import meet
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
-from train.log import Evaluation, Log
+from train.log import Evaluation, Log, forget_evaluation
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
 from train.state import State
@@ -147,10 +147,12 @@ class _Run:
     def log(self, first: int, owes_evaluation: bool) -> Log:
         """What is written and shown; rates stand beside a step's scalars."""
         config = self.config
+        if owes_evaluation and self.watch.cluster.is_first:
+            forget_evaluation(self.workdir, first)
         log = Log(
             self.workdir, step=first, num_steps=config.num_steps,
-            every_steps=config.log_every_steps, owes_evaluation=owes_evaluation,
-            see=Streak(config.guard).see, active=self.watch.cluster.is_first,
+            every_steps=config.log_every_steps, see=Streak(config.guard).see,
+            active=self.watch.cluster.is_first,
         )  # fmt: skip
         log.beside(self.watch.meter.rates)
         return log

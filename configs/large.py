@@ -13,6 +13,11 @@ chips of a slice, and copied over the rest. On H100s cut them over the eight tha
 
     --config.loop.mesh={'data':-1,'fsdp':8}
 
+What a backward pass keeps is the device kind's (`model.remat` "auto", `train/hardware.py`); a batch
+too large for the chips can be taken in the parts that the kind is known to take, with
+
+    --config.loop.microbatches=0
+
 A mesh axis that does not divide a width leaves it whole, so `fsdp` is to divide 768, 1280, 3200,
 4096 and 2048: all powers of two up to 128 do.
 
@@ -123,7 +128,7 @@ def decoder(blocks: dict[str, Any], *, batch_size: int, loop: dict[str, Any]) ->
                 },
                 "ordered": False,
                 "dropout": 0.0,
-                "remat": "dots",
+                "remat": "auto",
                 "rope_theta": 10000.0,
                 "num_classes": 0,
                 "zero_prefix_rotation": False,
@@ -153,7 +158,7 @@ def planner(
     return ConfigDict(
         {
             "task": "planner",
-            "model": {"rope_theta": 500000.0, "prompt_vocab_size": 0, "remat": "dots", **model},
+            "model": {"rope_theta": 500000.0, "prompt_vocab_size": 0, "remat": "auto", **model},
             "data": {
                 "page": {**SMALL_TYPE, **page},
                 "num_pages": 100_000_000,

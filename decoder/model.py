@@ -58,7 +58,7 @@ class DecoderConfig:
     near values: the head then predicts a level for each code beside the free logits.
 
     `dropout` is the share of each residual update that training zeroes; `remat` a name of
-    `layers.block.REMATS`; `rope_theta` the base of the rotary frequencies.
+    `layers.block.REMATS` or `auto`; `rope_theta` the base of the rotary frequencies.
 
     `num_classes` above 0 makes a causal decoder of classes instead of blueprints, in the shape of
     LlamaGen's GPT (Sun et al. 2024): the class's vector, unrotated, stands before the codes, each

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,7 +50,23 @@ REMATS = {
 """What the backward pass of a stack keeps by name, beside each layer's input: `none` makes nothing
 again, `full` everything. `dots` keeps what the weights' products gave and what a fused attention
 would have to run for again (scores of the plain one are made again); `all_dots` those scores too.
-`offload` keeps the weights' products in the host's memory."""
+`offload` keeps the weights' products in the host's memory. Besides, `auto` is what `use_remat` says
+around it."""
+_AUTO: contextvars.ContextVar[str] = contextvars.ContextVar("remat", default="none")
+
+
+@contextlib.contextmanager
+def use_remat(name: str) -> Iterator[None]:
+    """Make a stack whose remat is `auto` keep what this of `REMATS` says, if it is traced inside
+    the block; raises `ValueError` for an unknown one, `auto` too."""
+    if name == "auto":
+        raise ValueError(f"remat 'auto' is nothing to use; there is: {', '.join(REMATS)}")
+    require_remat(name)
+    token = _AUTO.set(name)
+    try:
+        yield
+    finally:
+        _AUTO.reset(token)
 
 
 DTYPES = ("float32", "bfloat16")
@@ -209,10 +227,11 @@ class Stack(nnx.Module):
     ) -> tuple[Any, Any]:
         """Fold `step(layer, carry, item) -> (carry, item)` over the layers in order.
 
-        `remat` is one of `REMATS`: gradients stay the same, memory is paid for with time. Raises
-        `ValueError` for another.
+        `remat` is one of `REMATS` or `auto`: gradients stay the same, memory is paid for with time.
+        Raises `ValueError` for another.
         """
         require_remat(remat)
+        remat = _AUTO.get() if remat == "auto" else remat
         graphdef, state = nnx.split(self.layer)
 
         def body(carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -227,9 +246,9 @@ class Stack(nnx.Module):
 
 
 def require_remat(name: str) -> None:
-    """Raise `ValueError` naming the known ones unless `name` is one of `REMATS`."""
-    if name not in REMATS:
-        raise ValueError(f"remat {name!r} is not known; there is: {', '.join(REMATS)}")
+    """Raise `ValueError` naming the known ones unless `name` is `auto` or one of `REMATS`."""
+    if name != "auto" and name not in REMATS:
+        raise ValueError(f"remat {name!r} is not known; there is: {', '.join(REMATS)}, auto")
 
 
 def causal_mask(positions: Int[Array, "B T"], num_keys: int) -> Bool[Array, "B 1 T S"]:

@@ -30,7 +30,7 @@ class PlannerConfig:
     `prompt_vocab_size` above 0 is the vocabulary that prompts are read with (see
     `blueprint.reading`): its ids follow our own, its vectors are a table of its own, so that a
     pretrained one can be put there whole, and nothing is predicted over it. `remat` is a name of
-    `layers.block.REMATS`.
+    `layers.block.REMATS`, or `auto`.
     """
 
     blocks: BlockConfig

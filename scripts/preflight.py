@@ -49,6 +49,10 @@ def look(run: AbstractRun, where: preflight.Target, chip: Hardware, asked: bool)
     with preflight.captured_stderr():  # libtpu says that it finds no TPU
         mesh = preflight.lay_out(run.loop, where)
     sizes = dict(mesh.shape)
+    usual = {"remat": chip.remat, "microbatch": chip.microbatch}  # devices may stand in for it
+    run = dataclasses.replace(
+        run, loop=dataclasses.replace(run.loop, hardware={**run.loop.hardware, **usual})
+    )
     planned, program = preflight.train_step(run.task, run.loop, run.batch, mesh)
     parts = roofline.memory(
         planned.abstract, preflight.batch_of(run.batch, mesh, run.loop), program
@@ -69,7 +73,9 @@ def look(run: AbstractRun, where: preflight.Target, chip: Hardware, asked: bool)
     }  # fmt: skip
     remat = getattr(getattr(run.task, "model", None), "remat", None)
     if not step["fits"]:
-        said["remedy"] = roofline.remedy(parts, step["hbm_gb"], remat)
+        said["remedy"] = roofline.remedy(
+            parts, step["hbm_gb"], chip.remat if remat == "auto" else remat
+        )
     if asked and run.generation and step["fits"]:
         generated = preflight.generation_step(run.task, run.loop, planned, run.generation, mesh)
         report = roofline.report(generated, chip, sizes)

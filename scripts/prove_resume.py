@@ -214,7 +214,6 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
         verdict = "same" if row["equal"] else "DIFFERS"
         if "step" in row:
             note = f"  differing: {', '.join(row['differing'])}" if row["differing"] else ""
-            note += "  (evaluated in one of them)" if row["evaluated_once"] else ""
             pair = f"{row['undisturbed']!s:>20} {row['killed']!s:>20}"
             say(f"  loss {row['step']:9} {pair}  {verdict}{note}")
         else:

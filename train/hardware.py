@@ -22,7 +22,8 @@ class Hardware:
     `fsdp` is over how many chips parameters are cut as a rule, `node` how many chips share a node
     that only the slow network leaves (0: none). `remat` is a name of `layers.block.REMATS`,
     `attention` one of `layers.kernels.KERNELS`, `microbatch` the rows that a chip takes at once in
-    a large model (0: the whole batch).
+    a large model (0: the whole batch). A config has the two that say what is kept and taken at once
+    with `model.remat` "auto" and `loop.microbatches` 0.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Hardware:
         the rest."""
         fsdp = math.gcd(num_devices // num_slices, self.fsdp)
         return {"data": num_devices // fsdp, "fsdp": fsdp}
+
+    def microbatches(self, num_rows: int) -> int:
+        """The fewest equal parts of a chip's rows that are no larger than `microbatch`."""
+        most = self.microbatch or num_rows
+        return next(n for n in range(1, num_rows + 1) if not num_rows % n and num_rows // n <= most)
 
 
 TPU_FSDP = 64

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 
@@ -32,6 +33,7 @@ class Evaluation:
 
 # the loop's own numbers, which a bar shows after a task's
 _NOT_FIRST = ("gradient_norm", "skipped", "skipped_in_a_row", "skipped_total", "weight")
+_NUM_ALARMS = "eval/num_alarms"  # what every evaluation's record has
 
 
 def _refuse_not_finite(step: int, values: Mapping[str, float]) -> None:
@@ -77,10 +79,12 @@ class Log:
         self._see = see
         self._late: tuple[int, Mapping[str, Any]] | None = None
         self._beside: Callable[[], Mapping[str, float]] = dict
-        self._file = (_records(workdir, step) if active else Path(os.devnull)).open("a")
+        records = _records(workdir, lambda row: row["step"] <= step) if active else Path(os.devnull)
+        self._file = records.open("a")
         self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active
-        )
+            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=active,
+            max_queue=1000,  # ten are soon there, and the loop would wait for the writer's thread
+        )  # fmt: skip
         self._bar = tqdm(
             total=num_steps, initial=step, desc=workdir.name, unit="step", dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not active,
@@ -106,10 +110,10 @@ class Log:
         self._late = step, scalars
         self._bar.update()
 
-    def now(self) -> dict[str, float]:
-        """Wait for the last step's scalars, record them whatever its number, and return those that
-        are finite."""
-        return self._read(write=True)
+    def now(self, *, write: bool = True) -> dict[str, float]:
+        """Wait for the last step's scalars, record them whatever its number (without `write`, only
+        if `later` would), and return those that are finite."""
+        return self._read(write=write)
 
     def _read(self, *, write: bool) -> dict[str, float]:
         if self._late is None:
@@ -134,8 +138,11 @@ class Log:
         if not values.get("skipped"):
             _refuse_not_finite(step, values)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in finite.items():
-            self._board.add_scalar(name, value, step)
+        if shown := [scalar(name, value) for name, value in finite.items()]:
+            for other in shown[1:]:  # one event: each goes to the writer's thread through a pipe
+                shown[0].MergeFrom(other)
+            board: Any = self._board.file_writer
+            board.add_summary(shown[0], step)
         self._file.write(json.dumps({"step": step, **dict.fromkeys(values), **finite}) + "\n")
         self._file.flush()
 
@@ -143,7 +150,7 @@ class Log:
         """Record an evaluation's numbers and texts, and its pictures as PNG files; say its alarms.
         Returns the numbers by the names under which they are recorded."""
         values = {f"eval/{k}": float(v) for k, v in found.scalars.items()}
-        self.scalars(step, {**values, "eval/num_alarms": float(len(found.alarms))})
+        self.scalars(step, {**values, _NUM_ALARMS: float(len(found.alarms))})
         if self._active:
             self._show(step, found)
         return values
@@ -167,15 +174,19 @@ class Log:
         self._file.close()
 
 
-def _records(workdir: Path, step: int) -> Path:
-    """`metrics.jsonl` with its records up to `step` alone: what is past it, or was cut through by a
-    kill, is gone."""
+def forget_evaluation(workdir: Path, step: int) -> None:
+    """Drop the record of an evaluation that is to be made again, before a `Log` is opened."""
+    _records(workdir, lambda row: row["step"] != step or _NUM_ALARMS not in row)
+
+
+def _records(workdir: Path, stays: Callable[[Mapping[str, Any]], bool]) -> Path:
+    """`metrics.jsonl` with the records that stay alone; what was cut through by a kill is gone."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "metrics.jsonl"
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] <= step:
+            if stays(json.loads(line)):
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break

@@ -20,7 +20,7 @@ from train.distributed.meeting import meet
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
-from train.log import Evaluation, Log
+from train.log import Evaluation, Log, forget_evaluation
 from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
 from train.profiling import Profiler
 from train.state import State
@@ -46,7 +46,7 @@ def train(
     about: About | None = None,
 ) -> State:
     """Train to `config.num_steps` and return the last state; a run that was killed goes on from its
-    newest save.
+    newest save, and first makes up the evaluation that was due there, if a signal came before it.
 
     Item i of `dataset` is step i's batch, of which a process makes its own rows. `about.data` says
     in plain JSON what is in it: a restart with other data is refused, as one with another task or
@@ -98,12 +98,15 @@ class _Run:
             with span("compile"):
                 state = jax.block_until_ready(planned.materialise())
         first, last = int(state.step), config.num_steps
-        if first >= last:
+        owed = evaluate is not None and self.checkpoints.owes_evaluation
+        if first >= last and not owed:
             return state
         self.open_meter()
         probes = bind(self.task, planned.graphdef, self.mesh)
         profiler = Profiler(config.profile, self.workdir, num_steps=last, active=active)
-        with self.log(first) as log, profiler, self.watch.meter as meter:
+        with self.log(first, owed) as log, profiler, self.watch.meter as meter:
+            if evaluate and owed:
+                self.make_up(evaluate, first, probes(state), log)
             meter.begin()
             for step, batch in enumerate(self.batches(dataset, first), start=first + 1):
                 with span("compile") if self.is_new(batch) else contextlib.nullcontext():
@@ -114,24 +117,38 @@ class _Run:
                 asked, clock_s = self.pace.next()
                 self.done(step, first)
                 meter.done(step, amounts(batch), flops=flops)
-                saving = self.checkpoints.due(step, clock_s) or step == last or asked
-                if saving or self.is_due(step, config.eval_every_steps):
+                saving = self.checkpoints.due(step, clock_s) or step == last
+                due = self.is_to_evaluate(step, saving)
+                owed = evaluate is not None and due
+                if saving or due or asked:
                     with self.saved_if_diverged(state, step):
-                        metrics = log.now()
-                    if evaluate and not asked and self.is_to_evaluate(step, saving):
+                        metrics = log.now(write=saving or due)
+                    if evaluate and owed and not asked:
                         found = self.evaluated(evaluate, step, probes(state))
-                        asked = found is None
+                        asked = owed = found is None
                         metrics |= log.evaluation(step, found) if found else {}
                     if saving or asked:
-                        self.save(state, step, metrics)
-                if asked and step < last:
+                        self.save(state, step, metrics, owes_evaluation=owed)
+                if asked and (step < last or owed):
                     self.wait_for_save()
                     raise Stopped(step)
         return state
 
-    def log(self, first: int) -> Log:
+    def make_up(self, evaluate: Evaluator, step: int, probes: Probes, log: Log) -> None:
+        """The evaluation that was due at the step that was restored, and was left because the run
+        was to stop: recorded at that step, and in its manifest."""
+        found = self.evaluated(evaluate, step, probes)
+        if found is None:  # it is still owed
+            raise Stopped(step)
+        metrics = log.evaluation(step, found)
+        with self.watch.span("save"):
+            self.checkpoints.amend(metrics)
+
+    def log(self, first: int, owes_evaluation: bool) -> Log:
         """What is written and shown; rates stand beside a step's scalars."""
         config = self.config
+        if owes_evaluation and self.watch.cluster.is_first:
+            forget_evaluation(self.workdir, first)
         log = Log(
             self.workdir, step=first, num_steps=config.num_steps,
             every_steps=config.log_every_steps, see=Streak(config.guard).see,
@@ -203,10 +220,12 @@ class _Run:
             except _Asked:
                 return None
 
-    def save(self, state: State, step: int, metrics: Mapping[str, float]) -> None:
+    def save(
+        self, state: State, step: int, metrics: Mapping[str, float], *, owes_evaluation: bool
+    ) -> None:
         """Begin to save; the step before is complete by then."""
         with self.watch.span("save"):
-            self.checkpoints.save(state, step, metrics=metrics)
+            self.checkpoints.save(state, step, metrics=metrics, owes_evaluation=owes_evaluation)
         self.watch.meter.write()
 
     def wait_for_save(self) -> None:
@@ -219,6 +238,6 @@ class _Run:
         try:
             yield
         except Diverged:
-            self.save(state, step, {})
+            self.save(state, step, {}, owes_evaluation=False)
             self.wait_for_save()
             raise

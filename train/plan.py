@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from layers.axes import axes_tree
+from layers.axes import axes_tree, partition_spec
+from layers.block import use_remat
 from train import guard as guards
 from train import mesh as meshes
 from train import optimizer as optimizers
@@ -38,7 +39,8 @@ class LoopConfig:
     """How long, how often, where and by which optimizers.
 
     A cadence of 0 leaves the thing to the last step; `ema_decay` 0 keeps no average. A step folds
-    over `microbatches` parts of its batch (1: takes it whole), for memory; it stays one update.
+    over `microbatches` parts of its batch (1: takes it whole; 0: as few as make them no larger than
+    the device kind's `microbatch`), for memory; it stays one update.
     `mesh` gives the sizes of the axes and `dcn_mesh` how the slow network between slices or hosts
     cuts them (see `train.mesh.build`); an empty mesh is the usual one of the device kind, of which
     `hardware` corrects what `train.hardware.preset` knows. `attention` is one of
@@ -108,12 +110,25 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
     )
+    known = preset(mesh.devices.flat[0].device_kind, config.hardware)
+
+    def gradients(params: Any, extra: Any, batch: Any, key: jax.Array) -> Any:
+        count = config.microbatches or known.microbatches(_rows_a_chip(batch, mesh, config))
+        with use_remat(known.remat):  # it is read while this is traced
+            found = gradients_of(task, graphdef, axes, microbatches=count)
+            return found(params, extra, batch, key)
+
     step = one_step(
-        gradients_of(task, graphdef, axes, microbatches=config.microbatches),
-        optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard,
-    )  # fmt: skip
+        gradients, optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard
+    )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
+
+
+def _rows_a_chip(batch: Any, mesh: Mesh, config: LoopConfig) -> int:
+    (num_rows,) = shape = next(iter(batch.values())).shape[:1]
+    spec = partition_spec("B", shape, config.rules, dict(mesh.shape))
+    return NamedSharding(mesh, spec).shard_shape((num_rows,))[0]
 
 
 def _strong(array: Any) -> Any:

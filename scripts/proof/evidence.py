@@ -47,19 +47,14 @@ def ending(workdir: Path) -> Ending:
 
 def losses(calm: Path, other: Path, *, after: int = 0) -> list[dict[str, Any]]:
     """A row for each step after `after` that either run has recorded: both losses, the names of the
-    numbers that differ in a bit, and how far the losses are apart, relative to the calm one.
-
-    An evaluation that one of them left out (it was asked to stop there) is no difference, but
-    noted.
-    """
+    numbers that differ in a bit or that one of them lacks, and how far the losses are apart,
+    relative to the calm one."""
     left, right, rows = records(calm), records(other), []
     for step in sorted(s for s in {*left, *right} if s > after):
         a, b = _numbers(left.get(step, {})), _numbers(right.get(step, {}))
-        names = {*a, *b}
-        only_one = {n for n in names if n.startswith("eval/") and (n in a) != (n in b)}
-        apart = sorted(n for n in names - only_one if a.get(n) != b.get(n))
+        apart = sorted(n for n in {*a, *b} if a.get(n) != b.get(n))
         row = {"step": step, "undisturbed": a.get("loss"), "killed": b.get("loss")}
-        row |= {"differing": apart, "evaluated_once": bool(only_one), "equal": not apart}
+        row |= {"differing": apart, "equal": not apart}
         if row["undisturbed"] is not None and row["killed"] is not None:
             gap = abs(row["killed"] - row["undisturbed"])
             row["relative"] = gap / max(abs(row["undisturbed"]), 1e-30)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from layers.block import REMATS, Block, BlockConfig, Dropout, Stack, causal_mask
+from layers.block import REMATS, Block, BlockConfig, Dropout, Stack, causal_mask, use_remat
 from layers.masks import Mask
 from layers.rope import rotations
 from tests.tokenizer.menu import QUICK
@@ -44,6 +44,14 @@ def test_remat_changes_what_is_kept_and_not_what_is_found():
         )
     with pytest.raises(ValueError, match="remat 'some' is not known; there is: none, full, dots"):
         gradient("some")
+
+
+def test_auto_is_what_is_said_around_the_stack():
+    assert "nothing_saveable" not in gradient("auto")[0]
+    with use_remat("full"):
+        assert "nothing_saveable" in gradient("auto")[0]
+    with pytest.raises(ValueError, match="'auto' is nothing to use"), use_remat("auto"):
+        pass
 
 
 def test_remat_keeps_less_the_more_it_makes_again():

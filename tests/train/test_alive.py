@@ -1,6 +1,7 @@
 """The whole loop under what happens to a run: signals, a stuck source, damage, a full disk."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -25,13 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 12
 
 
-def go(workdir, *, evaluate=None, fall_back=False, eval_every_steps=0, **checkpoint):
+def go(workdir, *, evaluate=None, fall_back=False, eval_every_steps=0, log_every_steps=1, **kept):
     """A run of twelve steps on one device, saved every third; its last state."""
-    saving = {"every_steps": 3, "keep": 9, **checkpoint}
+    saving = {"every_steps": 3, "keep": 9, **kept}
     config = net_config(
         NUM_STEPS, optimizers={"hidden": OptimizerConfig("adamw", 0.01)}, mesh={"data": 1},
         checkpoint=CheckpointConfig(**saving), fall_back=fall_back,
-        eval_every_steps=eval_every_steps,
+        eval_every_steps=eval_every_steps, log_every_steps=log_every_steps,
     )  # fmt: skip
     state = loop.train(NetTask(), vectors(), config, workdir, evaluate=evaluate)
     return jax.tree.map(np.asarray, state)
@@ -124,6 +125,67 @@ def test_the_best_steps_stay_by_an_evaluation_that_runs_before_the_save(tmp_path
     assert steps(folder) == [3, 9, 12]
     noted = [manifest.read(folder / str(step))["metrics"]["eval/score"] for step in (3, 9, 12)]
     assert noted == [0.9, 0.5, 0.2]
+
+
+def scored(step, probes):
+    """An evaluation by which the weights of a step can be told from those of another."""
+    return Evaluation({"score": float(np.sum(probes["apply"](np.ones((2, 16), np.float32))))})
+
+
+def found(workdir):
+    """What a run has recorded, without times, and the metrics of the steps that it has kept."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows]
+    folder = workdir / "checkpoints"
+    return rows, {step: manifest.read(folder / str(step))["metrics"] for step in steps(folder)}
+
+
+RANKED = {"evaluate": scored, "keep": 1, "keep_best": 2, "best_metric": "eval/score"}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """What an undisturbed run has found with an evaluation before every save."""
+    devices, workdir = jax.devices(), tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: devices[:1])
+        go(workdir, **RANKED)
+    return found(workdir)
+
+
+@pytest.mark.parametrize("at", [6, NUM_STEPS])
+def test_an_evaluation_that_a_signal_came_before_is_made_up(tmp_path, monkeypatch, at, evaluated):
+    class Asked(loop.Pace):
+        """A signal comes at this step."""
+
+        calls = 0
+
+        def next(self):
+            Asked.calls += 1
+            return Asked.calls == at, 0.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Pace", Asked)
+        with pytest.raises(Stopped, match=f"saved at step {at};"):
+            go(tmp_path, **RANKED)
+    rows, metrics = found(tmp_path)
+    assert rows == [row for row in evaluated[0] if row["step"] <= at][:-1]
+    assert not [name for name in metrics[at] if "eval" in name]
+    with monkeypatch.context() as patch:  # killed with the record written, the manifest not
+        patch.setattr(loop.Checkpoints, "amend", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go(tmp_path, **RANKED)
+    assert len(found(tmp_path)[0]) == len(rows) + 1
+    go(tmp_path, **RANKED)
+    assert found(tmp_path) == evaluated
+
+
+def test_a_stop_where_nothing_is_due_leaves_no_row_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Pace, "next", lambda self: (True, 0.0))
+    with pytest.raises(Stopped, match="saved at step 1;"):
+        go(tmp_path, evaluate=scored, log_every_steps=0)
+    assert found(tmp_path)[0] == [] and steps(tmp_path / "checkpoints") == [1]
+    assert not newest(tmp_path / "checkpoints")[1]["owes_evaluation"]
 
 
 def test_minutes_are_a_cadence_too(tmp_path, monkeypatch):

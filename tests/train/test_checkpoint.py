@@ -164,12 +164,14 @@ def no_file_over(size_bytes):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 @pytest.mark.parametrize("limit", ["quota", "disk"])
-def test_a_full_disk_leaves_the_save_before(tmp_path, request, limit, caplog):
+def test_a_full_disk_leaves_the_save_before(tmp_path, request, limit, caplog, monkeypatch):
     folder = tmp_path if limit == "quota" else request.getfixturevalue("tiny_disk")
     saves = quiet(folder)
     saves.save(toy(1), 1)
     saves.wait()
     big = toy(2, params={"kernel": jnp.ones((1024, 1024))})  # 4 MiB
+    finish = saves._writer.finish  # after Orbax's threads have failed
+    monkeypatch.setattr(saves._writer, "finish", lambda: (time.sleep(0.5), finish()))
     with no_file_over(1 << 20) if limit == "quota" else contextlib.nullcontext():
         saves.save(big, 2)
         with pytest.raises(CheckpointError, match=r"step 2 .*free space there .*step 1 is comp"):

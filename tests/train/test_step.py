@@ -18,6 +18,7 @@ from tests.train.toys import WIDTH, Count, Net, NetTask, net_config, pages, toke
 from tokenizer.critic import Critic, CriticConfig
 from train import mesh as meshes
 from train.feeding import place_batch
+from train.hardware import preset
 from train.plan import plan
 from train.step import gradients_of, split
 
@@ -169,3 +170,38 @@ def test_the_loop_steps_once_over_all_microbatches():
     np.testing.assert_allclose(
         state.extra["seen"], np.abs(vectors()[0]["x"]).sum(axis=0), rtol=1e-5
     )
+
+
+class AutoNet(Net):
+    """What its backward pass keeps is left to the machine."""
+
+    def __call__(self, x):
+        x, _ = self.stack.scan(lambda layer, x, _: (layer(x), None), x, remat="auto")
+        return self.fixed(self.listed[0](x))
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoTask(NetTask):
+    def init(self, rngs):
+        return AutoNet(rngs=rngs)
+
+
+def test_what_is_left_to_the_machine_is_what_its_kind_has():
+    mesh, batch = meshes.build(CUBE), vectors()[0]
+
+    def program(**changes):
+        """Of a step over 8 rows on a mesh that cuts them in four."""
+        config = net_config(4, rules=RULES, mesh=CUBE, **changes)
+        with jax.set_mesh(mesh), use_rules(RULES):
+            planned = plan(AutoTask(), config, mesh)
+            return str(jax.make_jaxpr(planned.step)(planned.abstract, batch))
+
+    whole = program()
+    assert program(microbatches=0) == whole and "policy" not in whole  # this is a CPU
+    assert "policy" in program(hardware={"remat": "dots"})
+    halves = program(microbatches=2)
+    assert halves != whole and program(microbatches=0, hardware={"microbatch": 1}) == halves
+    assert program(microbatches=1, hardware={"microbatch": 1}) == whole  # what is said wins
+    assert program(microbatches=0, hardware={"microbatch": 2}) == whole
+    parts = [preset("h100").microbatches(num_rows) for num_rows in (6, 8, 24, 36, 11)]
+    assert parts == [1, 1, 3, 6, 11]

@@ -148,6 +148,7 @@ class Writer:
 
     def __init__(self, *, num_processes: int, timeout_s: int) -> None:
         self._timeout_s = timeout_s
+        self._quiet = contextlib.ExitStack()
         processes = set(range(num_processes)) if num_processes > 1 else None
         handlers: dict[str, Any] = {MODEL: _handler(), OPTIMIZER: _handler()}
         self._orbax = ocp.AsyncCheckpointer(
@@ -162,22 +163,28 @@ class Writer:
         for part in (MODEL, OPTIMIZER):
             own = {n: _saved_as(leaf) for n, leaf in leaves.items() if part_of(n) == part}
             parts[part] = ocp.args.PyTreeSave(nest(own))
-        with _one_report():
+        self._quiet.enter_context(_one_report())  # Orbax's threads may fail before `finish`
+        try:
             self._orbax.save(target, args=ocp.args.Composite(**parts))
+        except BaseException:
+            self._settle()
+            raise
 
     def finish(self) -> None:
         """Wait until the step's folder has been renamed into place, in all processes."""
-        with _one_report():
-            try:
-                self._orbax.wait_until_finished()
-            except BaseException:
-                # Orbax raises at the first failure while other parts still write: they would
-                # recreate the folder that the caller is about to remove.
-                manager: Any = getattr(self._orbax, "_async_manager", None)
-                for future in getattr(manager, "_commit_futures", None) or ():
-                    with contextlib.suppress(Exception):
-                        future.result(timeout=self._timeout_s)
-                raise
+        try:
+            self._orbax.wait_until_finished()
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for what still writes after a failure, since Orbax raises at the first: it would
+        recreate the folder that the caller is about to remove."""
+        manager: Any = getattr(self._orbax, "_async_manager", None)
+        for future in getattr(manager, "_commit_futures", None) or ():
+            with contextlib.suppress(Exception):
+                future.result(timeout=self._timeout_s)
+        self._quiet.close()
 
     def close(self) -> None:
         """Release Orbax's threads."""

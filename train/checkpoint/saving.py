@@ -70,6 +70,7 @@ class Checkpoints:
         self._last: int | None = None
         self._told = False
         self._metrics: dict[int, dict[str, float]] = {}
+        self.owes_evaluation = False  # of the step that was restored
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -108,14 +109,16 @@ class Checkpoints:
         *,
         metrics: Mapping[str, float] | None = None,
         data_position: Mapping[str, Any] | None = None,
+        owes_evaluation: bool = False,
     ) -> None:
         """Copy the state to the host and write it in the background; returns after the copy, once
         the save before is complete.
 
         `metrics` are noted in the manifest, and `best_metric` is looked up there. `data_position`
         says where the data goes on; the order of data is a function of the step, so the step is
-        the default. A step just saved or restored is not written again. Raises `CheckpointError`
-        for the save *before* when that failed.
+        the default. `owes_evaluation` notes that metrics of it are still to come (see `amend`). A
+        step just saved or restored is not written again. Raises `CheckpointError` for the save
+        *before* when that failed.
         """
         started = time.monotonic()
         self.wait()
@@ -123,11 +126,12 @@ class Checkpoints:
             return
         target = self.folder / str(step)
         leaves = named(state)
-        self._look_for_best(step, metrics or {})
+        if not owes_evaluation:
+            self._look_for_best(step, metrics or {})
         content = {
             "step": step, "metrics": {k: float(v) for k, v in (metrics or {}).items()},
             "data_position": {"step": step} if data_position is None else data_position,
-            "arrays": arrays.table(leaves),
+            "owes_evaluation": owes_evaluation, "arrays": arrays.table(leaves),
         }  # fmt: skip
         try:
             if self.cluster.is_first and target.exists():  # cut short
@@ -150,6 +154,25 @@ class Checkpoints:
             self._told = True
             have = ", ".join(sorted(metrics)) or "none"
             logging.warning("step %d has no %s to rank it by; it has: %s", step, best, have)
+
+    def amend(self, metrics: Mapping[str, float]) -> None:
+        """Add to the manifest of the step that was restored what the evaluation that it owed has
+        found, whole or not at all, and rank the step by it; every process calls it."""
+        step = self._last
+        if step is None or not self.owes_evaluation:
+            raise ValueError("no step that owes an evaluation was restored: nothing to amend")
+        target = self.folder / str(step)
+        self._metrics[step] |= {k: float(v) for k, v in metrics.items()}
+        self._look_for_best(step, self._metrics[step])
+        if self.cluster.is_first:
+            changes = {"metrics": self._metrics[step], "owes_evaluation": False}
+            try:
+                manifest.write(target, {**manifest.read(target), **changes})
+            except OSError as problem:
+                raise self._failure(step, problem) from problem
+            self._retain()
+        self.cluster.barrier("checkpoint amended", timeout_s=self.config.timeout_s)
+        self.owes_evaluation = False
 
     def check(self) -> None:
         """Raise `CheckpointError` when the save in the background has failed; never waits."""
@@ -290,7 +313,7 @@ class Checkpoints:
             together = self.cluster.gather("damage found", own, timeout_s=timeout_s)
             return noted, sorted({line for lines in together for line in lines})
 
-        step, _, damaged = pick(self.folder, there, examined=examined, fall_back=fall_back)
+        step, noted, damaged = pick(self.folder, there, examined=examined, fall_back=fall_back)
         if self.cluster.is_first:
             for bad in damaged:
                 aside = self.folder / f"{bad}.damaged"
@@ -298,7 +321,8 @@ class Checkpoints:
                 os.rename(self.folder / str(bad), aside)
         leaves = arrays.read(self.folder / str(step), wanted)
         self.cluster.barrier("checkpoint restored", timeout_s=timeout_s)
-        self._last = step
+        self._last, self._metrics[step] = step, dict(noted["metrics"])
+        self.owes_evaluation = noted.get("owes_evaluation", False)
         return jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values()))
 
     def _clean(self) -> None:

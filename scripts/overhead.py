@@ -244,6 +244,8 @@ def main() -> None:
     flags.add_argument("--keep", type=Path, help="where the codes may stay for another time")
     flags.add_argument("--json", type=Path)
     args, overrides = flags.parse_known_args()
+    if args.save_every > (num_steps := (args.segments + 2) * args.steps):
+        flags.error(f"--save-every {args.save_every} is never reached in {num_steps} steps")
     config: Any = configs.load(args.config, overrides, sections={"loop": LoopConfig})
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -257,7 +259,7 @@ def main() -> None:
             run = dataclasses.replace(run, dataset=kept(run.dataset))
         saving = dataclasses.replace(run.loop.checkpoint, every_steps=args.save_every)
         changed = dataclasses.replace(
-            run.loop, num_steps=(args.segments + 2) * args.steps, eval_every_steps=args.steps,
+            run.loop, num_steps=num_steps, eval_every_steps=args.steps,
             log_every_steps=LoopConfig.log_every_steps, checkpoint=saving,
         )  # fmt: skip
         mesh = changed.build_mesh()

@@ -13,7 +13,8 @@ words on the dense half of them) has about 270 ids, of which the loss counts the
 Parameters: 975,851,520: 973,146,112 of Llama's trunk and last norm (its 1,235,814,400 without the
 table of 128,256 ids) and a table of our 1321 ids.
 
-HBM per chip (preflight): not measured yet. Expected copy fidelity: not measured yet.
+HBM per chip (preflight): 20.1 GB of 102 on v5p:4x4x8, MFU at most .947.
+Expected copy fidelity: not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -177,7 +177,8 @@ def test_overrides_that_a_head_gives_are_good_ones(run):
 def test_a_decoder_of_legible_codes_by_overrides():
     arguments = overrides_in(ROOT / "configs" / "large.py")
     arguments = [argument for argument in arguments if ".mesh=" not in argument]
-    told = load(path_of("decoder/xl"), arguments)
+    told = load(path_of("decoder/xl"), arguments, sections={"loop": LoopConfig})
+    assert told.loop.microbatches == 0
     legible = load(path_of("tokenizer/legible"))
     model = pipeline.decoder_task(told).model
     assert model.num_codes == legible.model.quantizer.num_codes

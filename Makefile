@@ -14,7 +14,7 @@ demo: .venv/ready
 	JAX_PLATFORMS=cpu $(BIN)/python scripts/evaluate.py --bundle $(RUN) --benchmark pages --n 96 --out $(RUN)/pages
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press, print_codes
 from sampling.raster import decode_raster, decode_raster_slowly
+from tests.bundles import RUN_OFTEN
 from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, every_step, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
@@ -145,7 +146,7 @@ def test_overfits_eight_pages_and_prints_them():
     optimizer = optax.adam(1e-2)
     opt = optimizer.init(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
     def step(params, opt, i):
         loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
         (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)

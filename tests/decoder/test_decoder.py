@@ -2,6 +2,7 @@
 heart."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from layers.block import BlockConfig
 from sampling.parallel import at_once, decode_masked
 from sampling.picking import Pick
 from sampling.policy import Policy
+from tests.bundles import RUN_OFTEN
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -107,7 +109,7 @@ def test_overfits_eight_pages_and_prints_them():
     optimizer = optax.adam(5e-3)
     opt = optimizer.init(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
     def step(params, opt, i):
         loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
         (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)

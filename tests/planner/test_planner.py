@@ -1,6 +1,7 @@
 """The planner: its published shape, causality, memory, and that fast generation is the slow one."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from planner.task import PlannerTask
 from sampling.engine import Engine, generate_slowly
 from sampling.planning import SPREAD, Plates, best_plans, plan_pages
 from sampling.policy import Policy
+from tests.bundles import RUN_OFTEN
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -58,14 +60,19 @@ def test_examples_mark_the_blueprint():
         example({"prompt": prompt, "blueprint": page}, 50)
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
-def test_the_engine_is_the_slow_loop(policy):
+@pytest.fixture(scope="module")
+def probes():
+    """Those of one tiny planner, each compiled once for all tests."""
     task = PlannerTask(TINY)
     model = task.init(nnx.Rngs(1))
-    probes = {
-        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs))
+    return {
+        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs), compiler_options=RUN_OFTEN)
         for name, probe in task.probes().items()
     }
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
+def test_the_engine_is_the_slow_loop(policy, probes):
     prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
     ids = [vocab.encode_prompt(p) for p in prompts]
     rules = lambda: [automaton(p, Limits((64, 64), 90)) for p in prompts]  # noqa: E731
@@ -76,20 +83,16 @@ def test_the_engine_is_the_slow_loop(policy):
     assert alone[0] == made[1]
 
     def padded(x):
-        return probes["logits"](jnp.pad(x, ((0, 0), (0, 384 - x.shape[1]))))[:, : x.shape[1]]
+        ids = np.zeros((1, 384), np.int32)
+        ids[:, : x.shape[1]] = x
+        return np.asarray(probes["logits"](ids))[:, : x.shape[1]]
 
     for prompt, row, rule, key, page in zip(ids, made, rules(), keys, prompts, strict=True):
         assert generate_slowly(padded, prompt, rule, key, policy) == row
         assert copy_fidelity(page, codec.decode(row)) == 1.0
 
 
-def test_the_best_of_several_plans_has_the_fewest_demerits():
-    task = PlannerTask(TINY)
-    model = task.init(nnx.Rngs(1))
-    probes = {
-        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs))
-        for name, probe in task.probes().items()
-    }
+def test_the_best_of_several_plans_has_the_fewest_demerits(probes):
     prompts = ['a sign "Hi Bo" and "K9"', 'a poster with "Big Sale"']
     plates = Plates(
         Limits((64, 64), 150)
@@ -109,14 +112,14 @@ def test_overfits_eight_pages():
     graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
     params = nnx.to_pure_dict(params)
     rows = [
-        example(dict(zip(("prompt", "blueprint"), plan(s, PageStyle()), strict=True)), 384)
+        example(dict(zip(("prompt", "blueprint"), plan(s, PageStyle()), strict=True)), 288)
         for s in range(8)
     ]
     batch = {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
     optimizer = optax.adam(1e-2)
     opt = optimizer.init(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
     def step(params, opt):
         loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), batch, jax.random.key(0))  # noqa: E731
         (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)

@@ -14,12 +14,21 @@ VOCAB, CAPACITY = 16, 40
 TABLE = jax.random.normal(jax.random.key(0), (2 * CAPACITY, VOCAB, VOCAB))
 
 
-def logits_of(ids):
+@jax.jit
+def whole(ids):
     """The sum over all ids so far of a random vector that their place and value pick."""
     places = jnp.arange(ids.shape[1])
     return jnp.cumsum(TABLE[places, ids], axis=1)
 
 
+def logits_of(ids):
+    """The same of one shape for all lengths, which is compiled once: no id moves a logit before."""
+    padded = np.zeros((len(ids), CAPACITY), np.int32)
+    padded[:, : ids.shape[1]] = ids
+    return np.asarray(whole(padded))[:, : ids.shape[1]]
+
+
+@jax.jit
 def step(ids, cache, at):
     """The same with the picked vectors kept in the cache."""
     places = at[:, None] + jnp.arange(ids.shape[1])
@@ -64,7 +73,7 @@ KEYS = jax.random.split(jax.random.key(5), 4)
 def fast(rows, policy):
     walks = [Walk(COUNTS[i]) for i in rows]
     keys = KEYS[jnp.array(rows)]
-    return Engine(jax.jit(step), empty_cache, policy=policy).generate(
+    return Engine(step, empty_cache, policy=policy).generate(
         [PROMPTS[i] for i in rows], walks, keys
     )
 
@@ -87,23 +96,21 @@ def test_a_row_knows_nothing_of_its_neighbours():
 
 def test_another_key_draws_another_row():
     walks = [Walk(20), Walk(20)]
-    one, two = Engine(jax.jit(step), empty_cache, policy=Policy(1.5)).generate(
-        [[3], [3]], walks, KEYS[:2]
-    )
+    one, two = Engine(step, empty_cache, policy=Policy(1.5)).generate([[3], [3]], walks, KEYS[:2])
     assert one != two
 
 
 @pytest.mark.parametrize("length", [1, 33, CAPACITY - 1])
 def test_the_cache_may_be_filled_to_its_last_place(length):
     prompt = [int(i) for i in np.arange(length) % VOCAB]
-    engine = Engine(jax.jit(step), empty_cache)
+    engine = Engine(step, empty_cache)
     made = engine.generate([prompt], [Walk(CAPACITY - length)], KEYS[:1])
     slow = generate_slowly(logits_of, prompt, Walk(CAPACITY - length), KEYS[0], Policy())
     assert made == [slow]
 
 
 def test_what_the_cache_cannot_hold_is_refused():
-    engine = Engine(jax.jit(step), empty_cache)
+    engine = Engine(step, empty_cache)
     with pytest.raises(ValueError, match=f"prompt 1 has {CAPACITY + 1} ids .* {CAPACITY}"):
         engine.generate([[1], [1] * (CAPACITY + 1)], [Walk(1), Walk(1)], KEYS[:2])
     with pytest.raises(ValueError, match=f"row 1 .* {CAPACITY}"):
@@ -115,4 +122,4 @@ def test_what_the_cache_cannot_hold_is_refused():
 
 
 def test_no_prompts_make_no_rows():
-    assert Engine(jax.jit(step), empty_cache).generate([], [], KEYS[:0]) == []
+    assert Engine(step, empty_cache).generate([], [], KEYS[:0]) == []

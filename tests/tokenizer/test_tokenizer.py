@@ -1,5 +1,7 @@
 """The tokenizer's shapes at every size, its inverses, and that it can learn."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from tests.bundles import RUN_OFTEN
 from tokenizer.backbones import BackboneConfig, cut, join
 from tokenizer.model import QuantizerConfig, Tokenizer, TokenizerConfig
 from tokenizer.task import TokenizerTask, as_bytes, as_float
@@ -55,7 +58,7 @@ def test_overfits_eight_pages():
     optimizer = optax.adam(3e-3)
     opt = optimizer.init(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
     def step(params, opt):
         loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), batch, jax.random.key(0))  # noqa: E731
         (_, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)

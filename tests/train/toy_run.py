@@ -7,10 +7,14 @@ from pathlib import Path
 
 workdir, num_devices, num_steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={num_devices}"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
+
+from tests.bundles import COMPILED_QUICKLY  # noqa: E402
+
+devices = f"--xla_force_host_platform_device_count={num_devices}"
+os.environ["XLA_FLAGS"] = f"{devices} {COMPILED_QUICKLY}"
 
 from tests.train.toys import NetTask, net_config, vectors  # noqa: E402
 from train.checkpoint.retention import CheckpointConfig  # noqa: E402

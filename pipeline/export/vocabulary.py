@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from blueprint import vocab
 from train.export import ExportError
 
-_OURS, _BESIDE_THEIRS = "<{}>", "<letterpress:{}>"
+_OURS, _BESIDE_THEIRS = "<{}>", "<letterpress|{}>"
 
 
 def _letters() -> list[str]:
@@ -56,7 +56,7 @@ def of_bytes() -> Tokenizer:
 
 def after_ours(path: Path) -> Tokenizer:
     """A `tokenizer.json` that prompts are read with, its ids after ours, which have longer names
-    here: `<letterpress:byte:41>`. Raises `ExportError` for one whose ids cannot be moved."""
+    here: `<letterpress|byte:41>`. Raises `ExportError` for one whose ids cannot be moved."""
     said = json.loads(Path(path).read_text())
     pieces = said["model"].get("vocab")
     if not isinstance(pieces, dict):

@@ -21,10 +21,15 @@ from layers.rope import RopeScaling, rotations
 from pipeline.export import transformers as hub
 from pipeline.export import vocabulary
 from pipeline.export.family import export, import_weights
+from train.checkpoint import Checkpoints
+from train.checkpoint.arrays import nest
+from train.checkpoint.weights import list_keys
 from train.config import load
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 from train.export import ExportError, FormatError, Writer, open_tensors
+from train.export.folder import model_arrays
+from train.state import State
 
 TEXTS = ['a sign "Öl & Brot – 日本" and „K9“', "ein Plakat <plan> «Café à la carte»<|begin|>"]
 LLAMA3 = {
@@ -115,6 +120,25 @@ def test_halves_in_many_files_come_and_go(tmp_path):
     same(stored(source), stored(out))
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
     assert transformers.AutoModelForCausalLM.from_pretrained(out).dtype == torch.bfloat16
+
+
+def test_the_averages_of_a_checkpoint_go_out(tmp_path):
+    config = load("configs/tiny/planner.py")
+    shapes = model_arrays(pipeline.planner_task(config))
+    rng = np.random.default_rng(0)
+    params, ema = (
+        list_keys(nest({n: rng.normal(size=s).astype(d) for n, (d, s) in shapes.items()}))["params"]
+        for _ in range(2)
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config.to_dict()))
+    with Checkpoints(tmp_path / "run" / "checkpoints", identity={}) as checkpoints:
+        checkpoints.save(State(np.int32(3), params, {}, {}, ema), 3)
+    export(hub.FAMILY, tmp_path / "run", tmp_path / "out", parity=False)
+    found = stored(tmp_path / "out")
+    np.testing.assert_array_equal(found["model.embed_tokens.weight"], ema["embed"]["table"])
+    up = ema["blocks"]["layer"]["mlp"]["up"]["kernel"]
+    np.testing.assert_array_equal(found["model.layers.1.mlp.up_proj.weight"], up[1].T)
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +321,9 @@ def test_published_configs_are_read(tmp_path):
     assert (model.rope_theta, model.vocab_size, model.prompt_vocab_size) == (5e5, 1321, 128256)
     assert model.max_length == 416 and model.blocks.norm_eps == 1e-5
     assert not model.blocks.qk_norm and model.blocks.num_kv_heads == 8
+    large = load("configs/planner/1b.py", ["--config.model.prompt_vocab_size=128256",
+                                           "--config.model.rope_scaling.factor=32"])  # fmt: skip
+    assert hub.read_config(tmp_path, large).to_dict() == large.model.to_dict()
     model = config_of(PUBLISHED["qwen3"], tmp_path, prompt_vocab_size=1, max_length=50000)
     assert model.blocks.qk_norm and model.blocks.head_size == 128
     assert model.max_length == 40960 and model.rope_scaling.factor == 1

@@ -4,9 +4,10 @@ from that run out again, each in a process of its own whose greatest resident me
 
     python scripts/prove_streaming.py --out /tmp/streaming --dtype float32
 
-It takes a few minutes, and disk for five such models. At the end the two runs and the two exports
-are compared in every byte (of float32; bfloat16 is rounded on the way). Exit code 1 when they
-differ, or when a process took more than `--most-gb`.
+The first process makes the checkpoint and holds the model three times (15 GB); the disk holds four
+(20 GB). At the end the two exports are compared in every byte, and the two runs if in float32,
+since bfloat16 is rounded on the way. Exit code 1 when they differ, or when a process that converts
+took more than `--most-gb`.
 """
 
 from __future__ import annotations

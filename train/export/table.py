@@ -155,10 +155,7 @@ class Table:
     def export(self, ours: Mapping[str, Stored], writer: Writer) -> None:
         """Put every tensor of theirs; each array of ours is read once and let go."""
         for name, pieces in self._by(ours, lambda piece: piece.what.ours):
-            array = np.asarray(ours[name][...])
-            for piece in pieces:
-                part = array if piece.layer is None else array[piece.layer]
-                writer.put(piece.theirs, piece.outwards(part), row=piece.row)
+            _put_theirs(writer, np.asarray(ours[name][...]), pieces)
         for name, constant in self.constants.items():
             writer.put(name, constant)
 
@@ -173,17 +170,8 @@ class Table:
         self.require(theirs, ours)
         for name, pieces in self._by(ours, lambda piece: piece.theirs):
             read = [piece for piece in pieces if not piece.what.made]
-            if not read:
-                continue
-            tensor = np.asarray(theirs[name][...])
-            for piece in read:
-                end = piece.row + (piece.shape[0] if piece.shape else 1)
-                part = tensor[piece.row : end] if piece.shape else tensor
-                value = piece.inwards(part)
-                if piece.layer is None:
-                    writer.put(piece.what.ours, value)
-                else:
-                    writer.put(piece.what.ours, value[None], row=piece.layer)
+            if read:
+                _put_ours(writer, np.asarray(theirs[name][...]), read)
         left = [name for name in ours if self.leaves_out(name)]
         for name in left:
             writer.put(name, fresh[name])
@@ -218,3 +206,20 @@ class Table:
         for piece in self.pieces(shapes):
             grouped.setdefault(key(piece), []).append(piece)
         yield from grouped.items()
+
+
+# Functions of their own, so that no name holds an array while the next one is read.
+def _put_theirs(writer: Writer, array: np.ndarray, pieces: list[Piece]) -> None:
+    for piece in pieces:
+        part = array if piece.layer is None else array[piece.layer]
+        writer.put(piece.theirs, piece.outwards(part), row=piece.row)
+
+
+def _put_ours(writer: Writer, tensor: np.ndarray, pieces: list[Piece]) -> None:
+    for piece in pieces:
+        end = piece.row + (piece.shape[0] if piece.shape else 1)
+        value = piece.inwards(tensor[piece.row : end] if piece.shape else tensor)
+        if piece.layer is None:
+            writer.put(piece.what.ours, value)
+        else:
+            writer.put(piece.what.ours, value[None], row=piece.layer)

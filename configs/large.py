@@ -158,7 +158,18 @@ def planner(
     return ConfigDict(
         {
             "task": "planner",
-            "model": {"rope_theta": 500000.0, "prompt_vocab_size": 0, "remat": "auto", **model},
+            "model": {
+                "rope_theta": 500000.0,
+                "rope_scaling": {
+                    "factor": 1.0,
+                    "low_turns": 1.0,
+                    "high_turns": 4.0,
+                    "original_length": 8192,
+                },
+                "prompt_vocab_size": 0,
+                "remat": "auto",
+                **model,
+            },
             "data": {
                 "page": {**SMALL_TYPE, **page},
                 "num_pages": 100_000_000,

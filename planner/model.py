@@ -1,7 +1,8 @@
 """The planner: a decoder-only transformer in the shape of Llama and Qwen3.
 
 No biases, RMSNorm before each half, SwiGLU, grouped queries, rotary positions, an optional norm of
-queries and keys, and a head that is the embedding (tied) or its own.
+queries and keys, and a head that is the embedding (tied) or its own. `planner/weights.py` has its
+names in their libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from layers.einsum import Einsum
 from layers.embedding import Embed
 from layers.masks import Mask
 from layers.norm import RMSNorm
-from layers.rope import rotations
+from layers.rope import RopeScaling, rotations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class PlannerConfig:
     tie_embeddings: bool = True
     prompt_vocab_size: int = 0
     remat: str = "none"
+    rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
 
     def __post_init__(self) -> None:
         require_remat(self.remat)
@@ -91,10 +93,10 @@ class Planner(nnx.Module):
         B, T = ids.shape
         start = jnp.zeros((B,), jnp.int32) if at is None else at
         places = start[:, None] + jnp.arange(T)
-        head_size = self.config.blocks.head_size
         turn = rotations(
-            places[..., None].astype(jnp.float32), head_size, theta=self.config.rope_theta
-        )
+            places[..., None].astype(jnp.float32), self.config.blocks.head_size,
+            theta=self.config.rope_theta, scaling=self.config.rope_scaling,
+        )  # fmt: skip
         whole = Mask(causal=True)  # without a cache all rows start alike
         mask = whole if cache is None else causal_mask(places, self.config.max_length)
         x = constrain(self._vectors(ids), "BTD")

@@ -19,13 +19,18 @@ def get_config() -> ConfigDict:
             "model": {
                 "blocks": {
                     "width": 128, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2,
-                    "head_size": 32, "hidden": 384, "qk_norm": True, "dtype": "float32", "depth": 0,
+                    "head_size": 32, "hidden": 384, "qk_norm": True, "norm_eps": 1e-6,
+                    "dtype": "float32", "depth": 0,
                 },
                 "vocab_size": vocab.SIZE,
                 "max_length": 416,
                 "tie_embeddings": True,
                 "prompt_vocab_size": 0,
                 "remat": "none",
+                "rope_theta": 10000.0,
+                "rope_scaling": {
+                    "factor": 1.0, "low_turns": 1.0, "high_turns": 4.0, "original_length": 8192,
+                },
             },
             "data": {
                 "page": {

@@ -1,6 +1,7 @@
 """Name tables, tensors in files and a run's `weights/`: what every format of weights stands on."""
 
 import dataclasses
+import functools
 import json
 import tracemalloc
 
@@ -74,6 +75,25 @@ def test_the_way_back_ends_in_the_same_bytes(tmp_path):
     assert parity.ok and parity.found["there and back"]["arrays"] == 5
     parity.arrays("changed", OURS, back)
     assert parity.found["changed"]["different"] == ["params/ours_alone"] and not parity.ok
+
+
+def test_rows_that_are_made_of_ours_go_out_and_are_not_read_back(tmp_path):
+    twice = functools.partial(np.repeat, repeats=2, axis=0)
+    own = {"params/table": OURS["params/table"]}
+    rows = (Row("table", "params/table"), Row("table", "params/table", change=twice, made=10),
+            Row("head", "params/table", "V D -> D V", change=lambda x: -x, made=6))  # fmt: skip
+    theirs = _out(tmp_path / "out", Table(rows), own)
+    assert theirs["table"].shape == (15, 6) and theirs["head"].shape == (6, 5)
+    np.testing.assert_array_equal(theirs["table"][5:7], own["params/table"][[0, 0]])
+    np.testing.assert_array_equal(theirs["head"][...], -own["params/table"].T)
+    shapes = {"params/table": SHAPES["params/table"]}
+    with pytest.raises(ExportError, match=r"table is \[5, 6\] and the config makes it \[15, 6\]"):
+        Table(rows).require({**theirs, "table": own["params/table"]}, shapes)
+    (tmp_path / "back").mkdir()
+    with Writer(tmp_path / "back", shapes) as writer:
+        Table(rows).bring_in(theirs, shapes, writer, {})
+    back = open_tensors(tmp_path / "back")["params/table"][...]
+    np.testing.assert_array_equal(back, own["params/table"])
 
 
 def test_everything_that_does_not_fit_is_named_at_once(tmp_path):
@@ -228,4 +248,10 @@ def test_parity_says_how_far_apart(tmp_path):
     parity.write(tmp_path / "parity.json")
     said = json.loads((tmp_path / "parity.json").read_text())
     assert said["versus"] == "a library 1.0" and said["ok"] is False
+    parity.arrays("signs", {"a": np.zeros(2)}, {"a": -np.zeros(2)})
+    assert parity.found["signs"]["different"] == ["a"]
+    parity.notes.append("fresh: params/head")
+    parity.write(tmp_path / "parity.json")
+    assert json.loads((tmp_path / "parity.json").read_text())["notes"] == parity.notes
+    assert str(parity).endswith("note fresh: params/head")
     assert "FAIL codes: equal 0.75" in str(parity) and dataclasses.is_dataclass(parity)

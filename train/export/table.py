@@ -31,7 +31,8 @@ class Row:
     that only stand inside of brackets on the left; `""` leaves the axes as they are. With `{}` in
     `theirs` our array is stacked: entry i of its first axis is the tensor of layer i, and `how` is
     about one entry. Rows of one and the same `theirs` follow each other along its first axis.
-    `change` and `back` keep the shape: what becomes of values beside, on the way out and in.
+    `change` and `back` keep the shape: what becomes of values beside, on the way out and in. A row
+    with `made` above 0 is so many rows that `change` makes of ours, which are not read back.
     """
 
     theirs: str
@@ -40,6 +41,7 @@ class Row:
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     change: Change | None = None
     back: Change | None = None
+    made: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Table:
                 own = shape if layer is None else shape[1:]
                 axes = _axes(row, own) if row.how else {}
                 theirs = _their_shape(row, axes) if row.how else own
+                theirs = (row.made, *theirs[1:]) if row.made else theirs
                 name = row.theirs if layer is None else row.theirs.format(layer)
                 start = filled.get(name, 0)
                 found.append(Piece(row, name, theirs, start, layer, axes))
@@ -152,10 +155,7 @@ class Table:
     def export(self, ours: Mapping[str, Stored], writer: Writer) -> None:
         """Put every tensor of theirs; each array of ours is read once and let go."""
         for name, pieces in self._by(ours, lambda piece: piece.what.ours):
-            array = np.asarray(ours[name][...])
-            for piece in pieces:
-                part = array if piece.layer is None else array[piece.layer]
-                writer.put(piece.theirs, piece.outwards(part), row=piece.row)
+            _put_theirs(writer, np.asarray(ours[name][...]), pieces)
         for name, constant in self.constants.items():
             writer.put(name, constant)
 
@@ -169,15 +169,9 @@ class Table:
         """
         self.require(theirs, ours)
         for name, pieces in self._by(ours, lambda piece: piece.theirs):
-            tensor = np.asarray(theirs[name][...])
-            for piece in pieces:
-                end = piece.row + (piece.shape[0] if piece.shape else 1)
-                part = tensor[piece.row : end] if piece.shape else tensor
-                value = piece.inwards(part)
-                if piece.layer is None:
-                    writer.put(piece.what.ours, value)
-                else:
-                    writer.put(piece.what.ours, value[None], row=piece.layer)
+            read = [piece for piece in pieces if not piece.what.made]
+            if read:
+                _put_ours(writer, np.asarray(theirs[name][...]), read)
         left = [name for name in ours if self.leaves_out(name)]
         for name in left:
             writer.put(name, fresh[name])
@@ -212,3 +206,20 @@ class Table:
         for piece in self.pieces(shapes):
             grouped.setdefault(key(piece), []).append(piece)
         yield from grouped.items()
+
+
+# Functions of their own, so that no name holds an array while the next one is read.
+def _put_theirs(writer: Writer, array: np.ndarray, pieces: list[Piece]) -> None:
+    for piece in pieces:
+        part = array if piece.layer is None else array[piece.layer]
+        writer.put(piece.theirs, piece.outwards(part), row=piece.row)
+
+
+def _put_ours(writer: Writer, tensor: np.ndarray, pieces: list[Piece]) -> None:
+    for piece in pieces:
+        end = piece.row + (piece.shape[0] if piece.shape else 1)
+        value = piece.inwards(tensor[piece.row : end] if piece.shape else tensor)
+        if piece.layer is None:
+            writer.put(piece.what.ours, value)
+        else:
+            writer.put(piece.what.ours, value[None], row=piece.layer)

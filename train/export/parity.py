@@ -18,12 +18,14 @@ class Parity:
     """Comparisons of an export, each under a name, against `versus` (a library and its version).
 
     Numbers agree within `TOLERANCE` absolutely, in float32, unless a comparison is given another;
-    ids agree when all are the same. `skipped` says why nothing was compared.
+    ids agree when all are the same. `skipped` says why nothing was compared, `notes` what a reader
+    of the comparisons is to know.
     """
 
     versus: str
     skipped: str = ""
     found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def numbers(self, name: str, ours: Any, theirs: Any, *, tolerance: float = TOLERANCE) -> None:
         """Logits [.. V], pixels or the like: the largest and mean difference, and how often both
@@ -70,10 +72,12 @@ class Parity:
                 if key != "ok"
             )
             rows.append(f"  {'ok  ' if entry['ok'] else 'FAIL'} {name}: {said}")
+        rows += [f"  note: {note}" for note in self.notes]
         return "\n".join(rows)
 
     def write(self, path: Path) -> None:
         """As JSON."""
         said = {"versus": self.versus, "ok": self.ok, "comparisons": self.found}
         said |= {"skipped": self.skipped} if self.skipped else {}
+        said |= {"notes": self.notes} if self.notes else {}
         path.write_text(json.dumps(said, indent=1) + "\n")

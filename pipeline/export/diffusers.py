@@ -80,7 +80,9 @@ def _read_config(folder: Path, config: ConfigDict) -> ConfigDict:
 
 def _compare(run: Path, folder: Path, parity: Parity) -> None:
     torch, library = foreign("torch"), foreign("diffusers")
-    theirs = library.VQModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    theirs = library.VQModel.from_pretrained(
+        folder, torch_dtype=torch.float32, low_cpu_mem_usage=False
+    ).eval()
     last = lambda x: x.permute(0, 2, 3, 1).numpy()  # noqa: E731
 
     @torch.no_grad()

@@ -72,11 +72,9 @@ def _compare(run: Path, source: Path, parity: Parity) -> None:
     theirs.load_state_dict({**theirs.quantize.state_dict(prefix="quantize."), **tensors})
     theirs.eval()
 
-    @torch.no_grad()
     def latents(pixels: np.ndarray) -> Any:
         return theirs.latents(torch.tensor(pixels).permute(0, 3, 1, 2))
 
-    @torch.no_grad()
     def decode(codes: np.ndarray) -> np.ndarray:
         return theirs.decode_codes(torch.tensor(codes).long()).permute(0, 2, 3, 1).numpy()
 

@@ -3,6 +3,7 @@ form in which a codebook leaves."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,10 +55,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def with_settings(model: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a `config.model` with these settings."""
+    """A copy of a `config.model` with these settings, but for those of which it says nothing since
+    they are the default."""
     found = ConfigDict(model.to_dict())
-    found.update(settings)
+    found.update(_new(settings, found, dataclasses.asdict(build_model(model))))
     return found
+
+
+def _new(
+    settings: Mapping[str, Any], said: Mapping[str, Any], meant: Mapping[str, Any]
+) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            kept[key] = _new(value, said.get(key, {}), meant[key])
+        elif key in said or value != meant[key]:
+            kept[key] = value
+    return {key: value for key, value in kept.items() if value != {}}
 
 
 def are_unit(rows: Any) -> np.ndarray:

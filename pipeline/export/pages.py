@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,14 +62,20 @@ def asked(model: Tokenizer, pixels: Float[Array, "B Y X C"]) -> Ours:
 def ours_of(run: Path, pixels: Float[np.ndarray, "B Y X C"]) -> Ours:
     """A run's tokenizer on pixels, in float32 whatever its config says."""
     loaded = load_model(run)
-    config = ConfigDict(loaded.config.to_dict())
-    config.model.dtype = "float32"
-    task = tokenizer_task(config)
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
-    made = jax.jit(lambda weights, extra, x: asked(nnx.merge(graphdef, weights, extra), x))
+    made = _compiled(json.dumps(loaded.config.to_dict(), sort_keys=True))
     with jax.default_matmul_precision("highest"):  # an accelerator's default is coarser
         found = made(loaded.weights, loaded.extra, jnp.asarray(pixels))
     return jax.tree.map(np.asarray, found)
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled(said: str) -> Callable[..., Ours]:
+    """`asked` of a config's tokenizer, once for all runs and formats that are compared."""
+    config = ConfigDict(json.loads(said))
+    config.model.dtype = "float32"
+    task = tokenizer_task(config)
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    return jax.jit(lambda weights, extra, x: asked(nnx.merge(graphdef, weights, extra), x))
 
 
 def inputs(config: ConfigDict) -> dict[str, UInt8[np.ndarray, "B Y X C"]]:

@@ -58,7 +58,7 @@ def with_settings(model: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
     """A copy of a `config.model` with these settings, but for those of which it says nothing since
     they are the default."""
     found = ConfigDict(model.to_dict())
-    found.update(_new(settings, found, dataclasses.asdict(build_model(model))))
+    found.update(_new(settings, found.to_dict(), dataclasses.asdict(build_model(model))))
     return found
 
 

@@ -20,6 +20,7 @@ from train.export import ExportError, Parity, Stored, Table, Writer, open_tensor
 from train.export.folder import initial_arrays, model_arrays, open_run, write_weights
 from train.export.tensors import fresh_folder
 
+Arrays = dict[str, Stored]
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
@@ -34,8 +35,10 @@ class Family:
     foreign folder. `table_in(folder, model)` are the names of a foreign folder where they are not
     those that `table` writes. `carry(source, config, folder, out)` puts into `folder`, which will
     be `out`, what else a run needs of a foreign folder, points `config` to it, and returns what the
-    manifest's identity is to say of that. They raise `ExportError` where the format cannot say what
-    a config means.
+    manifest's identity is to say of that. `settled(model, arrays, parity)` are a run's arrays as
+    they are exported, for a format in which they must be of a certain form: what it changes
+    computes the same here, is what the way back is compared with, and has a note. They raise
+    `ExportError` where the format cannot say what a config means.
     """
 
     library: str
@@ -47,6 +50,7 @@ class Family:
     opened: Callable[[Path], dict[str, Stored]] = open_tensors
     table_in: Callable[[Path, ConfigDict], Table] | None = None
     carry: Callable[[Path, ConfigDict, Path, Path], dict[str, Any]] | None = None
+    settled: Callable[[ConfigDict, Arrays, Parity], Arrays] = lambda model, arrays, parity: arrays
 
 
 def _version(library: str) -> str:
@@ -76,12 +80,13 @@ def export(
     config = ConfigDict(json.loads((Path(run) / "config.json").read_text()))
     table = family.table(config.model)
     with open_run(run) as (ours, _), fresh_folder(out) as folder:
+        found = Parity(_version(family.library))
+        ours = family.settled(config.model, ours, found)
         shapes = {name: (array.dtype, tuple(array.shape)) for name, array in ours.items()}
         kept = table.their_shapes(shapes, DTYPES[dtype])
         with Writer(folder, kept, stem=family.stem, metadata={"format": "pt"}) as writer:
             table.export(ours, writer)
         family.write_config(config, folder)
-        found = Parity(_version(family.library))
         if parity and dtype == "float32":
             _round_trip(family, table, ours, folder, found)
         _compared(family, run, folder, found, wanted=parity).write(folder / "parity.json")

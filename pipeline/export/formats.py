@@ -16,8 +16,8 @@ MODELS = ("tokenizer", "planner", "decoder")
 _FAMILIES = {
     ("transformers", "planner"): "transformers:PLANNER",
     ("transformers", "decoder"): "transformers_decoder:DECODER",
-    ("diffusers", "tokenizer"): "diffusers:TOKENIZER",
-    ("llamagen", "tokenizer"): "llamagen_tokenizer:TOKENIZER",
+    ("diffusers", "tokenizer"): "diffusers:VQMODEL",
+    ("llamagen", "tokenizer"): "llamagen_tokenizer:VQ",
     ("llamagen", "decoder"): "llamagen:DECODER",
 }
 _WHOLE = {

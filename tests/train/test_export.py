@@ -73,6 +73,11 @@ def test_the_way_back_ends_in_the_same_bytes(tmp_path):
     parity = Parity("itself")
     parity.arrays("there and back", {**OURS, **fresh}, back)
     assert parity.ok and parity.found["there and back"]["arrays"] == 5
+    given = dataclasses.replace(TABLE, left_out=(), given={"params/ours_alone": np.full((2,), 9.0)})
+    with Writer(tmp_path / "back", SHAPES, stem="given") as writer:
+        given.bring_in(theirs, SHAPES, writer, {})
+    alone = open_tensors(tmp_path / "back" / "given.safetensors")
+    np.testing.assert_array_equal(alone["params/ours_alone"][...], [9, 9])
     parity.arrays("changed", OURS, back)
     assert parity.found["changed"]["different"] == ["params/ours_alone"] and not parity.ok
 
@@ -245,6 +250,7 @@ def test_parity_says_how_far_apart(tmp_path):
     assert parity.found["codes"]["equal"] == 0.75 and not parity.ok
     parity.numbers("broken", ours, ours * np.nan)
     assert parity.found["broken"]["max_abs"] is None
+    parity.notes.append("what is to be known")
     parity.write(tmp_path / "parity.json")
     said = json.loads((tmp_path / "parity.json").read_text())
     assert said["versus"] == "a library 1.0" and said["ok"] is False
@@ -253,5 +259,5 @@ def test_parity_says_how_far_apart(tmp_path):
     parity.notes.append("fresh: params/head")
     parity.write(tmp_path / "parity.json")
     assert json.loads((tmp_path / "parity.json").read_text())["notes"] == parity.notes
-    assert str(parity).endswith("note fresh: params/head")
+    assert str(parity).endswith("note: fresh: params/head")
     assert "FAIL codes: equal 0.75" in str(parity) and dataclasses.is_dataclass(parity)

@@ -14,7 +14,7 @@ and in general diffusers' `VQModel` with norm_type "group": width x multipliers 
 block_out_channels, num_blocks its layers_per_block, latent its latent_channels, num_groups its
 norm_num_groups, middle_attention its mid_block_add_attention, and the code width its vq_embed_dim;
 its Attn blocks must mirror each other. `project` is quant_conv in the encoder and post_quant_conv
-in the decoder, whose level 0 is the lowest, as theirs.
+in the decoder, whose level 0 is the lowest, as theirs. All names: `tokenizer/weights.py`.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ class Parity:
                 if key != "ok"
             )
             rows.append(f"  {'ok  ' if entry['ok'] else 'FAIL'} {name}: {said}")
-        return "\n".join([*rows, *(f"  note {note}" for note in self.notes)])
+        rows += [f"  note: {note}" for note in self.notes]
+        return "\n".join(rows)
 
     def write(self, path: Path) -> None:
         """As JSON."""

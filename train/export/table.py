@@ -102,18 +102,21 @@ class Table:
     """All rows of a format for one config.
 
     `left_out` are patterns of arrays of ours that the format has no place for (they go nowhere, and
-    come back as initialised); `unused` of tensors of theirs that say nothing; `constants` are what
-    a tensor of theirs always is.
+    come back as initialised); `given` are others that come back as these values; `unused` are
+    patterns of tensors of theirs that say nothing; `constants` are what a tensor of theirs always
+    is.
     """
 
     rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    given: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def leaves_out(self, name: str) -> bool:
         """Whether the format has no place for this array of ours."""
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.left_out)
+        patterns = (*self.given, *self.left_out)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
     def pieces(self, ours: Shapes) -> list[Piece]:
         """Every row and layer with its place; raises `ExportError` naming all rows without an array
@@ -162,8 +165,8 @@ class Table:
     def bring_in(
         self, theirs: Mapping[str, Stored], ours: Shapes, writer: Writer, fresh: Mapping[str, Any]
     ) -> list[str]:
-        """Put every array of ours, and return the names of those that are `fresh`, for the format
-        has none; each tensor of theirs is read once and let go.
+        """Put every array of ours, and return the names of those that the format has not, which are
+        `given` or `fresh`; each tensor of theirs is read once and let go.
 
         Raises `ExportError` naming every tensor that is missing, unknown or of another shape.
         """
@@ -174,7 +177,7 @@ class Table:
                 _put_ours(writer, np.asarray(theirs[name][...]), read)
         left = [name for name in ours if self.leaves_out(name)]
         for name in left:
-            writer.put(name, fresh[name])
+            writer.put(name, self.given[name] if name in self.given else fresh[name])
         return left
 
     def require(self, theirs: Mapping[str, Stored], ours: Shapes) -> None:

@@ -31,7 +31,11 @@ class Family:
     stand beside the tensors, `read_config(folder, config)` the `config.model` that a foreign folder
     asks for, with what it does not say taken from ours. `compare(run, folder, parity)` runs our
     model in `run` and theirs in `folder` on the same inputs. `opened(folder)` are the tensors of a
-    foreign folder. They raise `ExportError` where the format cannot say what a config means.
+    foreign folder. `table_in(folder, model)` are the names of a foreign folder where they are not
+    those that `table` writes. `carry(source, config, folder, out)` puts into `folder`, which will
+    be `out`, what else a run needs of a foreign folder, points `config` to it, and returns what the
+    manifest's identity is to say of that. They raise `ExportError` where the format cannot say what
+    a config means.
     """
 
     library: str
@@ -41,6 +45,8 @@ class Family:
     compare: Callable[[Path, Path, Parity], None]
     stem: str = "model"
     opened: Callable[[Path], dict[str, Stored]] = open_tensors
+    table_in: Callable[[Path, ConfigDict], Table] | None = None
+    carry: Callable[[Path, ConfigDict, Path, Path], dict[str, Any]] | None = None
 
 
 def _version(library: str) -> str:
@@ -101,29 +107,35 @@ def import_weights(
     """Make the new run `out` of a foreign folder's weights: `config.json`, `weights/` and
     `parity.json`. `scripts/train.py --workdir OUT` goes on from it, at step 0.
 
-    Raises `ExportError` naming every setting in which `config.model` differs from what the weights
-    need, and every tensor that does not fit.
+    Arrays that the weights have none for are initialised and named in the manifest and in the
+    result's notes. Raises `ExportError` naming every setting in which `config.model` differs from
+    what the weights need, and every tensor that does not fit.
     """
-    wanted = family.read_config(Path(source), config)
+    source, config = Path(source), config.copy_and_resolve_references()
+    wanted = family.read_config(source, config)
     if lines := differences(_plain(wanted), _plain(config.model)):
         raise ExportError(
             f"the weights in {source} are of another model: {'; '.join(lines)} (there: the "
             "weights', here: config.model's); set each as --config.model.NAME=VALUE"
         )
-    table, task = family.table(config.model), task_of(config)
-    theirs, shapes = family.opened(Path(source)), model_arrays(task)
-    about: dict[str, Any] = {
-        "step": 0, "identity": {}, "metrics": {}, "config": config.to_dict(),
-        "imported": {"from": family.library, "source": str(source)},
-        "git_revision": git_revision(), "versions": versions(),
-    }  # fmt: skip
-    fresh = initial_arrays(task, [name for name in shapes if table.leaves_out(name)])
+    table = family.table_in(source, config.model) if family.table_in else family.table(config.model)
+    task, theirs = task_of(config), family.opened(source)
+    shapes = model_arrays(task)
+    table.require(theirs, shapes)
+    left = [name for name in shapes if table.leaves_out(name)]
+    found = Parity(_version(family.library))
+    found.notes += [f"fresh, for the weights have none: {name}" for name in left]
+    imported = {"from": family.library, "source": str(source), "fresh": left}
     with fresh_folder(out) as folder:
+        identity = family.carry(source, config, folder, Path(out)) if family.carry else {}
+        about: dict[str, Any] = {
+            "step": 0, "identity": identity, "metrics": {}, "config": config.to_dict(),
+            "imported": imported, "git_revision": git_revision(), "versions": versions(),
+        }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
         with write_weights(folder, shapes, about) as writer:
-            table.bring_in(theirs, shapes, writer, fresh)
-        found = Parity(_version(family.library))
-        _compared(family, folder, Path(source), found, wanted=parity).write(folder / "parity.json")
+            table.bring_in(theirs, shapes, writer, initial_arrays(task, left))
+        _compared(family, folder, source, found, wanted=parity).write(folder / "parity.json")
         return found
 
 

@@ -18,11 +18,13 @@ class Parity:
     """Comparisons of an export, each under a name, against `versus` (a library and its version).
 
     Numbers agree within `TOLERANCE` absolutely, in float32, unless a comparison is given another;
-    ids agree when all are the same. `skipped` says why nothing was compared.
+    ids agree when all are the same. `skipped` says why nothing was compared, `notes` what a reader
+    of the result is to know.
     """
 
     versus: str
     skipped: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
     found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def numbers(self, name: str, ours: Any, theirs: Any, *, tolerance: float = TOLERANCE) -> None:
@@ -70,10 +72,11 @@ class Parity:
                 if key != "ok"
             )
             rows.append(f"  {'ok  ' if entry['ok'] else 'FAIL'} {name}: {said}")
-        return "\n".join(rows)
+        return "\n".join([*rows, *(f"  note {note}" for note in self.notes)])
 
     def write(self, path: Path) -> None:
         """As JSON."""
         said = {"versus": self.versus, "ok": self.ok, "comparisons": self.found}
         said |= {"skipped": self.skipped} if self.skipped else {}
+        said |= {"notes": self.notes} if self.notes else {}
         path.write_text(json.dumps(said, indent=1) + "\n")

@@ -31,7 +31,8 @@ class Row:
     that only stand inside of brackets on the left; `""` leaves the axes as they are. With `{}` in
     `theirs` our array is stacked: entry i of its first axis is the tensor of layer i, and `how` is
     about one entry. Rows of one and the same `theirs` follow each other along its first axis.
-    `change` and `back` keep the shape: what becomes of values beside, on the way out and in.
+    `change` and `back` keep the shape: what becomes of values beside, on the way out and in. A row
+    with `made` above 0 is so many rows that `change` makes of ours, which are not read back.
     """
 
     theirs: str
@@ -40,6 +41,7 @@ class Row:
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     change: Change | None = None
     back: Change | None = None
+    made: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Table:
                 own = shape if layer is None else shape[1:]
                 axes = _axes(row, own) if row.how else {}
                 theirs = _their_shape(row, axes) if row.how else own
+                theirs = (row.made, *theirs[1:]) if row.made else theirs
                 name = row.theirs if layer is None else row.theirs.format(layer)
                 start = filled.get(name, 0)
                 found.append(Piece(row, name, theirs, start, layer, axes))
@@ -169,8 +172,11 @@ class Table:
         """
         self.require(theirs, ours)
         for name, pieces in self._by(ours, lambda piece: piece.theirs):
+            read = [piece for piece in pieces if not piece.what.made]
+            if not read:
+                continue
             tensor = np.asarray(theirs[name][...])
-            for piece in pieces:
+            for piece in read:
                 end = piece.row + (piece.shape[0] if piece.shape else 1)
                 part = tensor[piece.row : end] if piece.shape else tensor
                 value = piece.inwards(part)

@@ -81,8 +81,12 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Abstract
     model, f = task.model, task.model.conditioning.downsampling
     grid = (data.page.height_px // f, data.page.width_px // f, model.num_codes)
     codes = np.zeros(grid, np.min_scalar_type(model.codebook_size - 1))
-    record: Mapping[str, Any] = {"codes": codes, "classes": np.zeros((), np.int32)}
-    if not model.num_classes:
+    caption = np.zeros((model.num_caption_tokens, model.caption_width), np.float32)
+    record: Mapping[str, Any] = {
+        "codes": codes, "classes": np.zeros((), np.int32),
+        "captions": caption, "caption_tokens": np.zeros((), np.int32), "captioned": np.True_,
+    }  # fmt: skip
+    if model.has_blueprint:
         shown = {"codes": codes, "glyph_codes": codes, "blueprint": _blank(data)}
         record = decoder_example(shown, config=model.conditioning)
     batch = _batch(record, data.batch_size)

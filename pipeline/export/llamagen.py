@@ -1,10 +1,11 @@
-"""The decoder as LlamaGen's GPT and back: `config.json` with the names of its `ModelArgs`,
-safetensors and one torch file with its tensors.
+"""The decoder as LlamaGen's GPT and back: `config.json` with the names of its `ModelArgs`, and its
+tensors in safetensors.
 
     from autoregressive.models.gpt import ModelArgs, Transformer  # LlamaGen's
-    args = json.load(open("OUT/config.json"))
-    model = Transformer(ModelArgs(**args)).eval()
-    model.load_state_dict(torch.load("OUT/model.pt")["model"])
+    model = Transformer(ModelArgs(**json.load(open("OUT/config.json")))).eval()
+    model.load_state_dict(safetensors.torch.load_file("OUT/model.safetensors"))
+
+Its own scripts take a file of `torch.save`, which `torch_files.add_torch(OUT)` writes beside.
 
 Decoders of classes and of captions go both ways. One of blueprints has what LlamaGen has no place
 for, so it only comes: with LlamaGen's trunk, codes in and codes out, and the rest fresh.
@@ -18,39 +19,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from decoder import weights
 from decoder.config import DecoderConfig
 from decoder.task import DecoderTask
+from pipeline.export.decoder_parity import NUM_STEPS, SCALES, ours_of
+from pipeline.export.decoder_settings import asked, grid_of, refuse
 from pipeline.export.family import Family
 from pipeline.export.llamagen_args import ModelArgs, args_of_shapes, swiglu
 from pipeline.export.torch_files import foreign, open_any
 from pipeline.tasks import decoder_task
-from sampling.policy import Policy
-from sampling.printing import Press, print_codes
-from train.checkpoint import arrays as trees
-from train.checkpoint.weights import list_keys
 from train.config import build
 from train.export import ExportError, FormatError, Parity, Row, Stored, Table
-from train.export.folder import model_arrays, open_run
+from train.export.folder import model_arrays
 
-NUM_STEPS = 64
-CFG_SCALE = 3.0
 _COMPARED = 256  # codes whose logits are compared
-
-
-def refuse(library: str, problems: list[str]) -> None:
-    """Raise `ExportError` naming what of a decoder's config a library has no place for."""
-    if problems:
-        raise ExportError(
-            f"{library} has no place for this decoder's {', '.join(problems)}: take "
-            "--format bundle, or train one without"
-        )
 
 
 def table_of(model: DecoderConfig) -> Table:
@@ -74,16 +59,10 @@ def _table_in(folder: Path, config: ConfigDict) -> Table:
     return table_of(build(DecoderConfig, config, path="config.model"))
 
 
-def _grid(config: ConfigDict) -> tuple[int, int]:
-    """Rows and columns of the codes of a config's pages."""
-    f = build(DecoderConfig, config.model, path="config.model").conditioning.downsampling
-    return config.data.page.height_px // f, config.data.page.width_px // f
-
-
 def args_of(config: ConfigDict) -> ModelArgs:
     """LlamaGen's arguments for a decoder's config; raises `ExportError` for pages that are not
     square, which it does not have."""
-    model, (rows, columns) = decoder_task(config).model, _grid(config)
+    model, (rows, columns) = decoder_task(config).model, grid_of(config)
     if rows != columns:
         raise ExportError(
             f"LlamaGen's GPT has square pages only and config.data.page makes {rows} x {columns} "
@@ -128,7 +107,7 @@ def read_args(source: Path, config: ConfigDict) -> ModelArgs:
             raise FormatError(f"{path} has no arguments of LlamaGen's GPT ({problem})") from problem
     shapes = {name: tuple(tensor.shape) for name, tensor in open_any(source).items()}
     heads = build(DecoderConfig, config.model, path="config.model").blocks.num_heads
-    rows, columns = _grid(config)
+    rows, columns = grid_of(config)
     size = rows * columns if rows == columns else ModelArgs.block_size
     try:
         return args_of_shapes(shapes, num_heads=heads, block_size=size)
@@ -167,74 +146,6 @@ def blocks_of(args: ModelArgs) -> dict[str, Any]:
         "num_kv_heads": args.n_kv_head or args.n_head, "head_size": args.dim // args.n_head,
         "hidden": args.hidden, "qk_norm": False, "norm_eps": args.norm_eps,
     }  # fmt: skip
-
-
-def asked(config: ConfigDict, blocks: Mapping[str, Any], others: Mapping[str, Any]) -> ConfigDict:
-    """A `config.model` with what weights ask for, but as it is written where it means that
-    already."""
-    model, made = build(DecoderConfig, config, path="config.model"), ConfigDict(config.to_dict())
-    sizes = {name: value for name, value in blocks.items() if getattr(model.blocks, name) != value}
-    if sizes and made.blocks.get("depth"):
-        sizes = {**blocks, "depth": 0}
-    made.blocks.update(sizes)
-    made.update({name: value for name, value in others.items() if getattr(model, name) != value})
-    return made
-
-
-@dataclasses.dataclass(frozen=True)
-class Ours:
-    """Our decoder in float32 and its arrays, to be asked for what is compared."""
-
-    task: DecoderTask
-    params: Any
-
-    def _on(self, function: Any) -> Any:
-        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
-        jitted = jax.jit(lambda params, *arrays: function(nnx.merge(graphdef, params), *arrays))
-        return lambda *arrays: jitted(self.params, *arrays)
-
-    def logits(self, codes: np.ndarray, told: Mapping[str, np.ndarray]) -> np.ndarray:
-        """[B T V] for codes [B y x], all of them at once."""
-        given = jnp.asarray(codes, jnp.int32)[..., None]
-        found = self._on(lambda model, *arrays: model(*arrays))(
-            given, jnp.ones(codes.shape, bool), told
-        )
-        return np.asarray(found).reshape(len(codes), codes[0].size, -1)
-
-    def greedy(
-        self, told: Mapping[str, np.ndarray], grid: tuple[int, int], *, scale: float = 1.0
-    ) -> np.ndarray:
-        """The likeliest codes [B T] as they are printed, with a cache, under guidance or not."""
-        rows = len(next(iter(told.values())))
-        keys = jax.random.split(jax.random.key(0), rows)
-        press = Press(policy=Policy(), guidance=scale)
-
-        def print_(model: Any, codes: Any, told: Any) -> Any:
-            bound = lambda probe: lambda *arrays: probe(model, *arrays)  # noqa: E731
-            probes = {name: bound(probe) for name, probe in self.task.probes().items()}
-            masked = jnp.ones(codes.shape[:3], bool)
-            return print_codes(probes, codes, masked, told, keys, press=press)
-
-        blank = jnp.zeros((rows, *grid, 1), jnp.int32)
-        return np.asarray(self._on(print_)(blank, told)).reshape(rows, -1)
-
-
-def ours_of(
-    run: Path, model: DecoderConfig, theirs: Mapping[str, Stored], others: Mapping[str, Any]
-) -> Ours:
-    """A run's decoder, or the one of this config that has the arrays of `others` where the run has
-    none, with weights rounded as all of theirs are."""
-    kinds = {np.dtype(tensor.dtype) for tensor in theirs.values()}
-    kind = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
-    blocks = dataclasses.replace(model.blocks, dtype="float32")
-    config = dataclasses.replace(model, blocks=blocks, remat="none", dropout=0.0)
-    task = DecoderTask(config, drop_blueprint=0.1)  # so that guidance has something to leave out
-    with open_run(run) as (kept, _):
-        wanted = model_arrays(task)
-        found = {n: kept[n][...] if n in kept else others[n] for n in wanted}
-    rounded = {n: jnp.asarray(np.float32(x.astype(kind))) for n, x in found.items()}
-    tree = list_keys(trees.nest(rounded))
-    return Ours(task, tree["params"])
 
 
 def _prefixed(model: DecoderConfig, args: ModelArgs) -> DecoderConfig:
@@ -295,10 +206,7 @@ def _compare(run: Path, folder: Path, parity: Parity) -> None:
     expected = reference.logits(flat[:, :-1], condition, there)
     parity.numbers("logits", ours.logits(codes, told), expected.numpy())
     grid = (min(side, -(-NUM_STEPS // side)), side)
-    for name, scale in (
-        ("greedy codes", 1.0),
-        (f"greedy codes, guidance {CFG_SCALE:g}", CFG_SCALE),
-    ):
+    for name, scale in SCALES.items():
         found = ours.greedy(told, grid, scale=scale)[:, :NUM_STEPS]
         expected = reference.greedy(condition, there, found.shape[1], cfg_scale=scale)
         parity.ids(name, found, expected.numpy())

@@ -1,14 +1,13 @@
 """LlamaGen's GPT as its paper and published weights have it (Sun et al. 2024), in torch: what
 exports are compared with, since the library is no package. Names of arguments and tensors are its.
 
-Written anew, for one purpose: whole sequences, no cache, no dropout. What only its weights need is
+Written anew, for one purpose: logits and greedy codes, no dropout. What only its weights need is
 kept as it is: cosines and sines of zero for class and caption (its issue 54).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +46,10 @@ def _turned(x: Tensor, table: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turn).flatten(3).to(x.dtype)
 
 
+Past = list[tuple[Tensor, Tensor]]
+"""Keys and values [B S K H] of each layer."""
+
+
 class Reference:
     """A GPT by its arguments and its state dict, to be asked for logits and greedy codes."""
 
@@ -57,31 +60,36 @@ class Reference:
     def logits(self, codes: Tensor, condition: Tensor, there: Tensor | None = None) -> Tensor:
         """[B T + 1 V], for the codes [B T] so far and the one after them. `condition` is the class
         [B] or the caption's features [B S I], of which `there` [B S] are (on the right)."""
-        args, state = self.args, self.state
-        prefix = self._prefix(condition)
-        x = torch.cat([prefix, state["tok_embeddings.weight"][codes]], dim=1)
-        length = x.shape[1]
-        seen = torch.ones(length, length, dtype=torch.bool).tril().expand(len(x), -1, -1).clone()
+        return self._read(codes, condition, there, self._blank())
+
+    def _blank(self) -> Past:
+        return [(torch.empty(0), torch.empty(0)) for _ in range(self.args.n_layer)]
+
+    def _read(
+        self, codes: Tensor, condition: Tensor | None, there: Tensor | None, past: Past
+    ) -> Tensor:
+        """Logits after each code, and after the condition if it is given: it comes first. `past`
+        has keys and values of what was read before, and gets those of this."""
+        state, start = self.state, past[0][0].shape[1] if past[0][0].numel() else 0
+        x, first = state["tok_embeddings.weight"][codes], 0
+        if condition is not None:
+            prefix = self._prefix(condition)
+            x, first = torch.cat([prefix, x], dim=1), prefix.shape[1] - 1
+        end = start + x.shape[1]
+        seen = torch.ones(end, end, dtype=torch.bool).tril().expand(len(x), -1, -1).clone()
         if there is not None:
-            seen[:, :, : prefix.shape[1]] &= there.bool()[:, None]
-            seen |= torch.eye(length, dtype=torch.bool)
-        table = rotary_table(args)[:length]
-        for i in range(args.n_layer):
-            layer = {
-                n.split(".", 2)[2]: w for n, w in state.items() if n.startswith(f"layers.{i}.")
-            }
-            x = x + self._attention(
-                self._norm(x, layer["attention_norm.weight"]), layer, table, seen
-            )
-            y = self._norm(x, layer["ffn_norm.weight"])
-            gate = functional.silu(y @ layer["feed_forward.w1.weight"].T)
-            x = (
-                x
-                + (gate * (y @ layer["feed_forward.w3.weight"].T))
-                @ layer["feed_forward.w2.weight"].T
-            )
-        x = self._norm(x, state["norm.weight"])[:, prefix.shape[1] - 1 :]
-        return x @ state["output.weight"].T
+            seen[:, :, : there.shape[1]] &= there.bool()[:, None]
+            seen |= torch.eye(end, dtype=torch.bool)
+        turn = rotary_table(self.args)[start:end], seen[:, start:]
+        for i in range(self.args.n_layer):
+            layer = f"layers.{i}."
+            y = self._norm(x, state[f"{layer}attention_norm.weight"])
+            update, past[i] = self._attention(y, f"{layer}attention.", turn, past[i])
+            x = x + update
+            y = self._norm(x, state[f"{layer}ffn_norm.weight"])
+            gate, up, down = (state[f"{layer}feed_forward.w{n}.weight"].T for n in (1, 3, 2))
+            x = x + (functional.silu(y @ gate) * (y @ up)) @ down
+        return self._norm(x[:, first:], state["norm.weight"]) @ state["output.weight"].T
 
     def nothing(self, condition: Tensor) -> Tensor:
         """The condition of as many rows that are told nothing, for guidance."""
@@ -89,17 +97,21 @@ class Reference:
             return torch.full_like(condition, self.args.num_classes)
         return self.state["cls_embedding.uncond_embedding"].expand_as(condition)
 
+    @torch.no_grad()
     def greedy(
         self, condition: Tensor, there: Tensor | None, num_codes: int, *, cfg_scale: float = 1.0
     ) -> Tensor:
         """The likeliest codes [B num_codes], one after another, under classifier-free guidance past
         a scale of 1; a caption that is not told has as many places."""
+        conditions = [condition] + ([self.nothing(condition)] if cfg_scale > 1 else [])
+        pasts = [self._blank() for _ in conditions]
         codes = torch.zeros(len(condition), 0, dtype=torch.long)
-        for _ in range(num_codes):
-            logits = self.logits(codes, condition, there)[:, -1]
-            if cfg_scale > 1:
-                untold = self.logits(codes, self.nothing(condition), there)[:, -1]
-                logits = untold + (logits - untold) * cfg_scale
+        for t in range(num_codes):
+            told, *untold = (
+                self._read(codes[:, -1:], None if t else first, there, past)[:, -1]
+                for first, past in zip(conditions, pasts, strict=True)
+            )
+            logits = untold[0] + (told - untold[0]) * cfg_scale if untold else told
             codes = torch.cat([codes, logits.argmax(-1, keepdim=True)], dim=1)
         return codes
 
@@ -117,19 +129,20 @@ class Reference:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.args.norm_eps) * weight
 
     def _attention(
-        self, x: Tensor, layer: Mapping[str, Any], table: Tensor, seen: Tensor
-    ) -> Tensor:
-        args = self.args
+        self, x: Tensor, name: str, turn: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        args, (table, seen) = self.args, turn
         size, kv = args.dim // args.n_head, args.n_kv_head or args.n_head
-        together = x @ layer["attention.wqkv.weight"].T
+        together = x @ self.state[f"{name}wqkv.weight"].T
         query, key, value = (
             part.unflatten(-1, (-1, size))
             for part in together.split([args.dim, kv * size, kv * size], dim=-1)
         )
         query, key = _turned(query, table), _turned(key, table)
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        key, value = (part.repeat_interleave(args.n_head // kv, dim=1) for part in (key, value))
-        scores = query @ key.transpose(2, 3) * size**-0.5
+        if past[0].numel():
+            key, value = (torch.cat(pair, dim=1) for pair in zip(past, (key, value), strict=True))
+        keys, values = (part.repeat_interleave(args.n_head // kv, dim=2) for part in (key, value))
+        scores = torch.einsum("bqnh,bknh->bnqk", query, keys) * size**-0.5
         scores = scores.masked_fill(~seen[:, None], -torch.inf)
-        found = scores.softmax(-1) @ value
-        return found.transpose(1, 2).flatten(2) @ layer["attention.wo.weight"].T
+        found = torch.einsum("bnqk,bknh->bqnh", scores.softmax(-1), values)
+        return found.flatten(2) @ self.state[f"{name}wo.weight"].T, (key, value)

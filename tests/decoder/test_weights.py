@@ -128,6 +128,24 @@ def test_published_files_say_what_they_are_by_their_shapes(tmp_path, wrapper):
     )
 
 
+def test_tensors_of_a_checkpoint_are_read_where_they_lie(tmp_path):
+    whole = torch.arange(60, dtype=torch.float32).reshape(10, 6)
+    saved = {
+        "plain": whole, "cut": whole[2:5, 1:3], "turned": whole.T, "narrow": whole.bfloat16(),
+        "scalar": torch.tensor(7), "empty": torch.zeros(0, 4), "param": torch.nn.Parameter(whole),
+    }  # fmt: skip
+    torch.save(saved, tmp_path / "new.pt")
+    found = open_torch(tmp_path / "new.pt")
+    for name, tensor in saved.items():
+        assert found[name].shape == tuple(tensor.shape)
+        read = np.float32(found[name][...])
+        np.testing.assert_array_equal(read, tensor.detach().float().numpy())
+    np.testing.assert_array_equal(found["turned"][1:3], whole.T[1:3])
+    torch.save(saved, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(FormatError, match="old format"):
+        open_torch(tmp_path / "old.pt")
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("this ran",))

@@ -62,13 +62,13 @@ def _table_in(folder: Path, config: ConfigDict) -> Table:
 def args_of(config: ConfigDict) -> ModelArgs:
     """LlamaGen's arguments for a decoder's config; raises `ExportError` for pages that are not
     square, which it does not have."""
-    model, (rows, columns) = decoder_task(config).model, grid_of(config)
+    task, (rows, columns) = decoder_task(config), grid_of(config)
     if rows != columns:
         raise ExportError(
             f"LlamaGen's GPT has square pages only and config.data.page makes {rows} x {columns} "
             "codes: take --format bundle"
         )
-    blocks = model.blocks
+    model, blocks = task.model, task.model.blocks
     told: dict[str, Any] = {"num_classes": model.num_classes}
     if model.caption_width:
         told = {
@@ -80,7 +80,7 @@ def args_of(config: ConfigDict) -> ModelArgs:
         blocks.width, blocks.num_layers, blocks.num_heads, kv, rope_base=model.rope_theta,
         norm_eps=blocks.norm_eps, vocab_size=model.codebook_size, block_size=rows * columns,
         # without a share it would have no row for what is not told
-        class_dropout_prob=config.get("drop_blueprint", 0.0) or 0.1,
+        class_dropout_prob=task.drop_blueprint or 0.1,
         **told, **swiglu(blocks.width, blocks.hidden),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ Left out, there is no letter, no ink, no canonical code: zeros. Regions become z
 kind `none` in every slot, which no page has (an empty slot is all zeros), so that its rows of
 `regions_in` are the learnt vector of a page that is not told: were the whole token zeros, the
 norms before the blocks would multiply its gradient by 1 / sqrt(eps) each. A class left out is the
-last row of its table.
+last row of its table, a caption left out one that is not told.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from decoder.conditioning import no_regions
 
 NO_CODE = -1  # its one-hot vector is zeros
 NO_CLASS = -1  # the last row
-_BLUEPRINT = {"regions": None, "letters": 0, "letter_styles": 0, "classes": NO_CLASS}
+_BLUEPRINT = {
+    "regions": None, "letters": 0, "letter_styles": 0, "classes": NO_CLASS, "captioned": False,
+}  # fmt: skip
 _GLYPHS = {"glyphs": 0, "glyph_codes": NO_CODE}
 
 
 def drop(
     conditions: Mapping[str, Array], *, blueprint: Bool[Array, " B"], glyphs: Bool[Array, " B"]
 ) -> dict[str, Array]:
-    """The conditions without the blueprint (regions with their captions, letters, class) in the
-    rows where `blueprint`, without ink and canonical codes in those where `glyphs`."""
+    """The conditions without the blueprint (regions with their captions, letters, class or caption)
+    in the rows where `blueprint`, without ink and canonical codes in those where `glyphs`."""
     told = dict(conditions)
     for names, gone in ((_BLUEPRINT, blueprint), (_GLYPHS, glyphs)):
         for name in names.keys() & told.keys():

@@ -3,7 +3,6 @@ logits of every code, or to codes."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -12,17 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from decoder.conditioning import (
-    CAPTION_FEATURES,
-    CHARACTER_FEATURES,
-    REGION_FEATURES,
-    ConditioningConfig,
-)
+from decoder.captions import Captions, sight_of_captions
+from decoder.conditioning import CHARACTER_FEATURES
+from decoder.config import DecoderConfig
 from decoder.depth import Depth, Pick
 from decoder.sight import Order, raster, sight, sight_in_order
 from decoder.trunk import Trunk
 from layers.axes import constrain
-from layers.block import BlockConfig, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
 from layers.masks import Mask
@@ -31,84 +26,8 @@ from layers.rope import rotations
 
 COPY_BIAS = 2.0  # in nats: what a fresh decoder gives the canonical page's code over any other
 SHARPNESS = 25.0  # 1 / variance around a predicted level, where levels reach from -1 to 1
-OBJECTIVES = ("masked", "causal", "random")
-HEADS = ("factorised", "depth")
 BY_POSITION = ("regions", "glyphs", "glyph_codes")  # the conditions that a code position has
 _DEPTH_KEY = 1  # folded into a forward's key for the depth head, since the trunk has the key itself
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """`num_codes` and `codebook_size` are the tokenizer's.
-
-    `objective`: `masked` sees all codes that are not hidden. `causal` sees those before, in raster
-    order, and so prints one position after another. `random` sees those before in any order, and
-    prints in any order as many at once as one likes: the stream of codes, causal in that order, has
-    beside it one of queries, each a token as `masked` has for a hidden code at its own place, which
-    looks at the codes before it and at no other query (the two streams of XLNet, Yang et al. 2019,
-    section 2.3, in every layer; ARPG, arXiv 2503.10568, has the queries in its later layers only).
-    A token so has one place, where it stands on the page, and codes never look at a query. RandAR
-    (arXiv 2412.01827) feeds as many tokens, each code after an instruction that later ones do see.
-
-    `head`: `factorised` gives all codes of a position at once, each from its own matrix; `depth`
-    one after another by a small transformer of the sizes `depth_blocks`
-    (`decoder.depth`).
-
-    `ordered` says that a code is one scalar's level (FSQ of one channel), so that near codes mean
-    near values: the head then predicts a level for each code beside the free logits.
-
-    `dropout` is the share of each residual update that training zeroes; `remat` a name of
-    `layers.block.REMATS` or `auto`; `rope_theta` the base of the rotary frequencies.
-
-    `num_classes` above 0 makes a causal decoder of classes instead of blueprints, in the shape of
-    LlamaGen's GPT (Sun et al. 2024): the class's vector, unrotated, stands before the codes, each
-    code is where it stands on the page, and nothing of the conditioning exists.
-    `zero_prefix_rotation` gives what stands before the codes cosines and sines of zero, so that it
-    is attended to blindly, each token alike: LlamaGen's defect (issue 54), only for its weights.
-    """
-
-    blocks: BlockConfig
-    num_codes: int
-    codebook_size: int
-    conditioning: ConditioningConfig
-    objective: str = "masked"
-    head: str = "factorised"
-    depth_blocks: BlockConfig = BlockConfig(  # noqa: RUF009  # a frozen value
-        width=32, num_layers=1, num_heads=2, num_kv_heads=2, head_size=16, hidden=64
-    )
-    ordered: bool = False
-    dropout: float = 0.0
-    remat: str = "none"
-    rope_theta: float = 100.0
-    num_classes: int = 0
-    zero_prefix_rotation: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (("objective", OBJECTIVES), ("head", HEADS)):
-            if getattr(self, name) not in known:
-                named = f"{name} {getattr(self, name)!r}"
-                raise ValueError(f"{named} is not known; there is: {', '.join(known)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is not a share from 0 to below 1")
-        require_remat(self.remat)
-        for name in ("num_classes", "zero_prefix_rotation"):
-            if getattr(self, name) and not self.causal:
-                raise ValueError(f"{name} {getattr(self, name)} needs objective 'causal'")
-
-    @property
-    def causal(self) -> bool:
-        """Whether codes see only those before."""
-        return self.objective == "causal"
-
-    @property
-    def copies(self) -> bool:
-        """Whether canonical codes are looked at, and copied from."""
-        return self.conditioning.glyphs == "encoded" and not self.num_classes
-
-    @property
-    def region_width(self) -> int:
-        """Features of a code position's regions, ground and caption."""
-        return 3 + self.conditioning.slots * REGION_FEATURES + CAPTION_FEATURES
 
 
 class Decoder(nnx.Module):
@@ -123,6 +42,9 @@ class Decoder(nnx.Module):
         self.codes_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
         if config.num_classes:
             self.classes_in = Embed(config.num_classes + 1, width, rngs=rngs)
+        elif config.caption_width:
+            shape = config.num_caption_tokens, config.caption_width
+            self.captions_in = Captions(shape, width, rngs=rngs)
         else:
             self._make_conditioning(rngs)
         trained = {"dropout": config.dropout, "remat": config.remat}
@@ -226,8 +148,7 @@ class Decoder(nnx.Module):
             page = self.page(jnp.concatenate([self.start(told, B), seen[:, :-1]], axis=1), told)
         else:
             page = self.page(jnp.where(masked.reshape(B, y * x, 1), self.blank, seen), told)
-        if not self.config.num_classes:
-            page = self.mixed(jnp.concatenate([self.letters(told), page], axis=1))
+        page = self.mixed(jnp.concatenate([*self.before(told), page], axis=1))
         cos, sin = self.turn(told, B, (y, x))
         if self.config.objective == "random":  # the queries stand where the codes do
             cos, sin = (jnp.concatenate([part, part[:, -y * x :]], axis=1) for part in (cos, sin))
@@ -267,15 +188,31 @@ class Decoder(nnx.Module):
         """What stands where the first position would have the code before it."""
         if self.config.num_classes:
             return self.classes_in(told["classes"])[:, None]
+        if self.config.caption_width:
+            return self.captions_in(told, slice(-1, None))
         return jnp.broadcast_to(self.blank, (num_rows, 1, *self.blank.shape))
 
     def letters(self, told: Mapping[str, Array]) -> Float[Array, "B S D"]:
         """The letters with their styles."""
         return self.letters_in(told["letters"]) + self.styles_in(told["letter_styles"])
 
+    def num_before(self, told: Mapping[str, Array]) -> int:
+        """How many tokens stand before the first of the page's own."""
+        if self.config.has_blueprint:
+            return told["letters"].shape[1]
+        return max(self.config.num_caption_tokens - 1, 0) if self.config.caption_width else 0
+
+    def before(self, told: Mapping[str, Array]) -> list[Float[Array, "B S D"]]:
+        """These tokens, if there are some: letters, or all of a caption but its last."""
+        if not self.num_before(told):
+            return []
+        if self.config.has_blueprint:
+            return [self.letters(told)]
+        return [self.captions_in(told, slice(0, -1))]
+
     def page(self, seen: Float[Array, "B T D"], told: Mapping[str, Array]) -> Float[Array, "B T D"]:
         """What is seen of the codes, and what is told of their positions beforehand."""
-        if self.config.num_classes:
+        if not self.config.has_blueprint:
             return seen
         page = seen + self.regions_in(told["regions"])
         page = page + self.glyphs_in(told["glyphs"] / 127.5)
@@ -286,20 +223,26 @@ class Decoder(nnx.Module):
 
     def mixed(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """What was added up of a token, mixed before the blocks."""
+        if not self.config.has_blueprint:
+            return tokens
         return tokens + self.mix_down(jax.nn.silu(self.mix_up(self.mixed_norm(tokens))))
 
     def turn(
         self, told: Mapping[str, Array], num_rows: int, grid: tuple[int, int]
     ) -> tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]:
-        """Rotations of all tokens, at the places of letters and codes. Of a class decoder: none for
-        the class, then for each token the place of the code that it is."""
+        """Rotations of all tokens, at the places of letters and codes. Of a decoder without a
+        blueprint: none for class or caption, then for each token the place of the code that it
+        is."""
         y, x = grid
         places = jnp.stack(jnp.mgrid[:y, :x], axis=-1).reshape(1, y * x, 2) + 1.5
-        places = jnp.broadcast_to(places, (num_rows, y * x, 2))
-        if self.config.num_classes:
-            first, rest = jnp.zeros((num_rows, 1, 2)), places[:, :-1]
-        else:
+        if self.config.positions == "line":
+            places = jnp.arange(1.0, y * x + 1).reshape(1, y * x, 1)
+        places = jnp.broadcast_to(places, (num_rows, *places.shape[1:]))
+        if self.config.has_blueprint:
             first, rest = told["letter_places"], places
+        else:
+            nowhere = (num_rows, self.num_before(told) + 1, places.shape[-1])
+            first, rest = jnp.zeros(nowhere), places[:, :-1]
         places = jnp.concatenate([first, rest], axis=1)
         theta = self.config.rope_theta
         cos, sin = rotations(places, self.config.blocks.head_size, theta=theta)
@@ -315,6 +258,9 @@ class Decoder(nnx.Module):
         T, locked = grid[0] * grid[1], self.config.conditioning.lock_regions
         if self.config.num_classes:
             return raster(T)[None, None]
+        if self.config.caption_width:
+            there, num_places = told["caption_tokens"], self.config.num_caption_tokens
+            return sight_of_captions(there, num_places=num_places, num_tokens=num_places - 1 + T)
         if self.config.objective == "random":
             rank = jnp.broadcast_to(jnp.arange(T), (told["letters"].shape[0], T))
             return sight_in_order(told, grid, order or Order(rank), locked=locked)
@@ -327,7 +273,8 @@ class Decoder(nnx.Module):
         them."""
         if self.config.num_classes:
             return Mask(causal=True)
-        if self.config.objective == "random" or self.config.conditioning.lock_regions:
+        locked = self.config.has_blueprint and self.config.conditioning.lock_regions
+        if self.config.objective == "random" or locked or self.config.caption_width:
             return Mask(pairs=self.sight(told, grid, order))
         letters = told["letters"]
         there = (letters > 0).sum(axis=1)  # letters that are there come first

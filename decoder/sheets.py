@@ -17,8 +17,8 @@ from layers.attention import LayerCache
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """Pages being printed code by code: keys and values of letters and codes so far, how each
-    token is turned, whom it may look at, and the conditions with their positions in raster
+    """Pages being printed code by code: keys and values of letters or captions and of codes so far,
+    how each token is turned, whom it may look at, and the conditions with their positions in raster
     order."""
 
     cache: LayerCache
@@ -35,11 +35,10 @@ def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[st
     num_tokens = mask.shape[-1]
     cache = model.config.blocks.empty_cache(B, num_tokens)
     prefix = num_tokens - y * x
-    if prefix:
-        letters = model.mixed(model.letters(told))
+    for tokens in model.before(told):
         first = tuple(part[:, :prefix] for part in turn)
-        at = jnp.zeros((B,), jnp.int32)
-        _, cache = model.blocks(letters, first, mask[:, :, :prefix], cache=cache, at=at)
+        seen, at = mask[:, :, :prefix], jnp.zeros((B,), jnp.int32)
+        _, cache = model.blocks(model.mixed(tokens), first, seen, cache=cache, at=at)
     return Sheet(cache, turn, mask, told)
 
 
@@ -57,12 +56,11 @@ def step(
     Steps are to be taken in order, since each fills in its own part of the cache.
     """
     B = before.shape[0]
-    prefix = 0 if model.config.num_classes else sheet.told["letters"].shape[1]
+    prefix = model.num_before(sheet.told)
     here = lambda x, i, axis=1: jax.lax.dynamic_slice_in_dim(x, i, 1, axis)  # noqa: E731
     told = {n: here(x, at) if n in BY_POSITION else x for n, x in sheet.told.items()}
     page = jnp.where(at == 0, model.start(told, B), model.codes(before[:, None]))
-    tokens = model.page(page, told)
-    tokens = tokens if model.config.num_classes else model.mixed(tokens)
+    tokens = model.mixed(model.page(page, told))
     turn = tuple(here(part, prefix + at) for part in sheet.turn)
     mask = here(sheet.mask, prefix + at, 2)
     index = jnp.full((B,), prefix + at, jnp.int32)

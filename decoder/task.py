@@ -14,9 +14,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from decoder import galleys, sheets
+from decoder.captions import CAPTION
 from decoder.conditioning import CONDITIONS, LOCKS, ConditioningConfig, condition
+from decoder.config import DecoderConfig
 from decoder.dropping import drop
-from decoder.model import Decoder, DecoderConfig
+from decoder.model import Decoder
 from decoder.sight import Order
 from layers.losses import cross_entropy
 
@@ -68,6 +70,8 @@ class DecoderTask:
         """What a batch has beside its codes."""
         if self.model.num_classes:
             return ("classes",)
+        if self.model.caption_width:
+            return CAPTION
         return CONDITIONS + (LOCKS if self.model.conditioning.lock_regions else ())
 
     def init(self, rngs: nnx.Rngs) -> Decoder:

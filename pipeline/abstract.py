@@ -81,8 +81,15 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Abstract
     model, f = task.model, task.model.conditioning.downsampling
     grid = (data.page.height_px // f, data.page.width_px // f, model.num_codes)
     codes = np.zeros(grid, np.min_scalar_type(model.codebook_size - 1))
-    record: Mapping[str, Any] = {"codes": codes, "classes": np.zeros((), np.int32)}
-    if not model.num_classes:
+    unseen = {
+        "classes": np.zeros((), np.int32), "caption_tokens": np.zeros((), np.int32),
+        "captions": np.zeros((model.num_caption_tokens, model.caption_width), np.float32),
+        "captioned": np.True_,
+    }  # fmt: skip
+    record: Mapping[str, Any]
+    if not model.has_blueprint:
+        record = {"codes": codes, **{name: unseen[name] for name in task.conditions}}
+    else:
         shown = {"codes": codes, "glyph_codes": codes, "blueprint": _blank(data)}
         record = decoder_example(shown, config=model.conditioning)
     batch = _batch(record, data.batch_size)

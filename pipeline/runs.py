@@ -127,8 +127,9 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
     for name, (here, there) in wanted.items():
         if here != there:
             raise ConfigError(f"config.{name} is {here}, but {where} has {there}")
-    if model.num_classes:
-        raise ConfigError("config.model.num_classes: pages have no classes; set it to 0")
+    for name in ("num_classes", "caption_width"):
+        if getattr(model, name):
+            raise ConfigError(f"config.model.{name}: pages have blueprints; set it to 0")
     if model.ordered and len(contract["levels"]) != 1:
         raise ConfigError("config.model.ordered is for codes of one FSQ channel each; set it False")
     transform = functools.partial(decoder_example, config=model.conditioning)

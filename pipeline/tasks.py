@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from decoder.model import DecoderConfig
+from decoder.config import DecoderConfig
 from decoder.task import DecoderTask
 from planner.model import PlannerConfig
 from planner.task import PlannerTask

@@ -31,18 +31,25 @@ def foreign(name: str) -> Any:
 
 
 class _OfTorch:
-    """A tensor of a mapped file: its bytes are read when they are asked for."""
+    """A tensor whose bytes are read from its place in the file when they are asked for: mapped
+    pages would stay resident."""
 
-    def __init__(self, tensor: Any) -> None:
-        self.tensor, self.shape = tensor, tuple(tensor.shape)
-        name = str(tensor.dtype).removeprefix("torch.")
-        self.dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    def __init__(self, path: Path, tensor: Any) -> None:
+        self.path, self.shape, self.stride = path, tuple(tensor.shape), tensor.stride()
+        kind = str(tensor.dtype).removeprefix("torch.")
+        self.dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
+        start = tensor.untyped_storage()._checkpoint_offset  # of torch.load to "meta", since 2.7
+        if start is None:
+            raise FormatError(f"{path} is of PyTorch's old format: save it again in its zip format")
+        self.offset = start + tensor.storage_offset() * self.dtype.itemsize
 
     def __getitem__(self, index: Any, /) -> np.ndarray:
-        part = self.tensor.detach()[index].contiguous()
-        if self.dtype != ml_dtypes.bfloat16:
-            return part.numpy()
-        return part.view(foreign("torch").int16).numpy().view(ml_dtypes.bfloat16)
+        size = self.dtype.itemsize
+        steps = zip(self.shape, self.stride, strict=True)
+        count = 1 + sum((n - 1) * step for n, step in steps) if 0 not in self.shape else 0
+        flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
+        strides = [step * size for step in self.stride]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, strides)[index]
 
 
 def open_torch(path: Path) -> dict[str, Stored]:
@@ -55,7 +62,7 @@ def open_torch(path: Path) -> dict[str, Stored]:
     torch = foreign("torch")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # a checkpoint's `args`
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as problem:
         said = str(problem).strip().split("\n")[0]
         raise FormatError(
@@ -69,7 +76,7 @@ def open_torch(path: Path) -> dict[str, Stored]:
     tensors = isinstance(found, Mapping) and found and all(map(torch.is_tensor, found.values()))
     if not tensors:
         raise FormatError(f"{path} has no tensors by name, nor under {', '.join(_INSIDE)}")
-    return {str(name): _OfTorch(tensor) for name, tensor in found.items()}
+    return {str(name): _OfTorch(path, tensor) for name, tensor in found.items()}
 
 
 def open_any(place: Path) -> dict[str, Stored]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from decoder import sheets
 from decoder.conditioning import ConditioningConfig
-from decoder.model import DecoderConfig
+from decoder.config import DecoderConfig
 from decoder.task import example
 from layers.block import BlockConfig
 from sampling.picking import Pick

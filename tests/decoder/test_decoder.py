@@ -13,7 +13,8 @@ from flax import nnx
 
 from blueprint.schema import Blueprint, Box, Picture, Shape, Text
 from decoder.conditioning import ConditioningConfig, canonical_page, characters, condition, glyphs
-from decoder.model import Decoder, DecoderConfig
+from decoder.config import DecoderConfig
+from decoder.model import Decoder
 from decoder.task import CONDITIONS, DecoderTask, draw_mask, example
 from layers.block import BlockConfig
 from sampling.parallel import at_once, decode_masked

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from decoder.conditioning import ConditioningConfig
-from decoder.model import DecoderConfig
+from decoder.config import DecoderConfig
 from decoder.task import DecoderTask
 from layers.axes import use_rules
 from layers.block import BlockConfig

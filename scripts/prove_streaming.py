@@ -8,6 +8,9 @@ The first process makes the checkpoint and holds the model three times (15 GB); 
 (20 GB). At the end the two exports are compared in every byte, and the two runs if in float32,
 since bfloat16 is rounded on the way. Exit code 1 when they differ, or when a process that converts
 took more than `--most-gb`.
+
+Measured on two CPU cores (1,235,814,400 parameters, the largest array 1.07 GB, all the same in
+every byte): 2.64 GB out of Orbax, 1.52 GB back into a run, 1.63 GB out of that.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.export import FORMATS, send_out
+from pipeline.export.torch_files import add_torch
 
 
 def main() -> int:
@@ -36,12 +37,19 @@ def main() -> int:
     flags.add_argument("--out", type=Path, required=True)
     flags.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     flags.add_argument("--no-parity", action="store_true")
+    flags.add_argument("--pt", action="store_true", help="of llamagen: model.pt for its scripts")
     args = flags.parse_args()
+    if args.pt and args.format != "llamagen":
+        flags.error("--pt is for --format llamagen, whose own scripts read no safetensors")
     wanted = not args.no_parity
-    found = send_out(args.bundle, args.format, args.out, dtype=args.dtype, parity=wanted)
-    for name, parity in found.items():
+    sent = send_out(args.bundle, args.format, args.out, dtype=args.dtype, parity=wanted)
+    for name, parity in sent.found.items():
         print(f"{args.out / name} {parity}")
-    if wanted and not all(parity.ok for parity in found.values()):
+        if args.pt:
+            print(f"{add_torch(args.out / name)} has the same tensors")
+    for name, why in sent.left_out.items():
+        print(f"{name} stayed here: {why}")
+    if wanted and not all(parity.ok for parity in sent.found.values()):
         print(f"{args.out} computes something else: do not use it")
         return 1
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from train.export import ExportError, Parity
 
 MODELS = ("tokenizer", "planner", "decoder")
 _FAMILIES = {
-    ("transformers", "planner"): "transformers:PLANNER",
+    ("transformers", "planner"): "transformers:FAMILY",
     ("transformers", "decoder"): "transformers_decoder:DECODER",
     ("diffusers", "tokenizer"): "diffusers:VQMODEL",
     ("llamagen", "tokenizer"): "llamagen_tokenizer:VQ",
@@ -50,13 +51,22 @@ def _task(run: Path) -> str:
     return json.loads(path.read_text())["task"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """What each comparison found by model ("" where there is one thing), and why other models of a
+    bundle stayed here."""
+
+    found: dict[str, Parity]
+    left_out: dict[str, str]
+
+
 def send_out(
     source: Path, name: str, out: Path, *, dtype: str = "float32", parity: bool = True
-) -> dict[str, Parity]:
-    """Export a run, or every model of a bundle that the format has a place for, and what each
-    comparison found; of a bundle each model is in a folder of its own.
+) -> Sent:
+    """Export a run, or every model of a bundle that the format can express, each into a folder of
+    its own.
 
-    Raises `ExportError` for a model that the format cannot express, `FileExistsError` where `out`
+    Raises `ExportError` when the format can express none of them, `FileExistsError` where `out`
     exists.
     """
     source, out = Path(source), Path(out)
@@ -64,22 +74,26 @@ def send_out(
         how = {"dtype": dtype} if name == "bundle" else {}
         if dtype != "float32" and not how:
             raise ExportError(f"{name} is written in float32: leave --dtype out")
-        return {"": _found(_WHOLE[name])(source, out, parity=parity, **how)}  # type: ignore[operator]
+        return Sent({"": _found(_WHOLE[name])(source, out, parity=parity, **how)}, {})  # type: ignore[operator]
     if (source / "config.json").is_file():
         family = family_of(name, _task(source))
-        return {"": families.export(family, source, out, dtype=dtype, parity=parity)}
+        return Sent({"": families.export(family, source, out, dtype=dtype, parity=parity)}, {})
     there = [model for model in MODELS if (source / model / "config.json").is_file()]
     if not there:
         _task(source)
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another folder, or remove it")
-    fitting = [model for model in there if (name, model) in _FAMILIES]
-    return {
-        model: families.export(
-            family_of(name, model), source / model, out / model, dtype=dtype, parity=parity
-        )
-        for model in fitting
-    }
+    sent = Sent({}, {})
+    for model in there:
+        how = {"dtype": dtype, "parity": parity}
+        try:
+            family = family_of(name, model)
+            sent.found[model] = families.export(family, source / model, out / model, **how)
+        except ExportError as problem:
+            sent.left_out[model] = str(problem)
+    if not sent.found:
+        raise ExportError("; ".join(sent.left_out.values()))
+    return sent
 
 
 def bring_in(

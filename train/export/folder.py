@@ -19,8 +19,9 @@ from train.checkpoint import arrays, manifest
 from train.checkpoint.manifest import CheckpointError, DamageError
 from train.checkpoint.opening import opened
 from train.checkpoint.weights import list_keys
+from train.export.fitting import is_float, read_fitting
 from train.export.table import Shapes
-from train.export.tensors import Stored, Writer, open_tensors
+from train.export.tensors import SHARD_BYTES, Stored, Writer, open_tensors
 from train.task import Task
 
 FOLDER = "weights"
@@ -105,26 +106,48 @@ def open_weights(workdir: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     return open_tensors(folder), noted
 
 
-def read_weights(workdir: Path) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
-    """(weights, extra, manifest) of `weights/` as `train.checkpoint.load_weights` has them."""
+def saved_step(workdir: Path) -> int | None:
+    """The newest complete step of a run, or that of its `weights/`; None if it has neither."""
+    if steps := manifest.complete(Path(workdir) / "checkpoints"):
+        return steps[-1]
+    return int(manifest.read(Path(workdir) / FOLDER)["step"]) if has_weights(workdir) else None
+
+
+def read_weights(
+    workdir: Path, task: Task
+) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
+    """(weights, extra, manifest) of `weights/` as `train.checkpoint.load_weights` has them, in the
+    dtypes of the task's model whatever they were written in.
+
+    Raises `FormatError` naming every array that is not the model's.
+    """
     found, noted = open_weights(workdir)
-    tree = list_keys(arrays.nest({name: tensor[...] for name, tensor in found.items()}))
+    fitting = read_fitting(
+        found, model_arrays(task), where=Path(workdir) / FOLDER,
+        not_finite=noted.get("not_finite", ()),
+    )  # fmt: skip
+    tree = list_keys(arrays.nest(fitting))
     return tree["params"], tree.get("extra", {}), noted
 
 
 @contextlib.contextmanager
 def write_weights(
-    workdir: Path, shapes: Shapes, about: Mapping[str, Any], *, dtype: Any = None
+    workdir: Path,
+    shapes: Shapes,
+    about: Mapping[str, Any],
+    *,
+    dtype: Any = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Writer]:
     """A writer of `weights/`, whose manifest is written when all is there; `about` goes into it
-    (`step`, `identity` and where the weights are from). Floats are written in `dtype` if given."""
+    (`step`, `identity` and where the weights are from), as it is by then. Floats are written in
+    `dtype` if given."""
     folder = Path(workdir) / FOLDER
     if (folder / manifest.NAME).exists():
         raise CheckpointError(f"{folder} holds weights already: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {n: (dtype if dtype and np.dtype(d).kind not in "iub" else d, s) for n, (d, s) in
-            shapes.items()}  # fmt: skip
-    with Writer(folder, kept) as writer:
+    kept = {n: (dtype if dtype and is_float(d) else d, s) for n, (d, s) in shapes.items()}
+    with Writer(folder, kept, shard_bytes=shard_bytes) as writer:
         yield writer
     sizes = manifest.listing(folder)
     files = {n: {"bytes": size, "crc32": manifest.crc32(folder / n)} for n, size in sizes.items()}

@@ -20,7 +20,7 @@ from pipeline.export.bundle import export_bundle
 from pipeline.sealed import MODELS, require_readable
 from tests.bundles import finish, start, tiny_bundle
 from tests.evals.samples import made
-from tests.spoiling import WEIGHTS, exported, largest
+from tests.spoiling import WEIGHTS, exported, largest, nan_in, runs
 from train.data.codes import ContractError
 from train.export import ExportError, seal
 from train.export.folder import open_run, open_weights, write_weights
@@ -123,7 +123,7 @@ def _of_weights(folder, *, planner=None, decoder=None):
 
 def test_what_is_not_finite_is_refused_or_allowed_and_told(tmp_path, caplog):
     def spoil(config, identity, arrays):
-        arrays[largest(arrays)] = _nan(arrays[largest(arrays)])
+        arrays[largest(arrays)] = nan_in(arrays[largest(arrays)])
 
     folder = tmp_path / "runs"
     folder.mkdir()

@@ -134,12 +134,6 @@ def _set(name_of, value):
     return lambda bundle: reweigh(bundle / "tokenizer", change)
 
 
-def _nan(array):
-    array = array.copy()
-    array.flat[-1] = np.nan
-    return array
-
-
 def _header(bundle):
     path = bundle / "planner" / WEIGHTS
     rewrite(path, (1 << 50).to_bytes(8, "little") + path.read_bytes()[8:])
@@ -176,7 +170,7 @@ WRONG = {
         lambda b: reweigh(b / "tokenizer", lambda arrays: arrays.update(x=np.ones(1))),
         FormatError, "x is not of the model",
     ),
-    "NaN": (_set(largest, _nan), FormatError, r"params/.* in .*holds numbers that are not finite"),
+    "NaN": (_set(largest, nan_in), FormatError, r"params/.* in .*numbers that are not finite"),
     "a tokenizer of others": (
         _set(largest, lambda a: a * 2), ContractError,
         "decoder holds codes of another tokenizer .weights: ",

@@ -36,6 +36,27 @@ class _OfStep:
     def __getitem__(self, index: Any, /) -> np.ndarray:
         return np.asarray(arrays.read(self.target, {self.name: None})[self.name])[index]
 
+    def placed(self, sharding: Any) -> jax.Array:
+        """On devices, each reading its own part."""
+        leaf = jax.ShapeDtypeStruct(self.shape, self.dtype, sharding=sharding)
+        return arrays.read(self.target, {self.name: leaf})[self.name]
+
+
+def placed(stored: Stored, leaf: Any) -> jax.Array:
+    """A stored array where `leaf` (a shape with its sharding) lies and in its dtype; each part that
+    devices of this process hold is read once."""
+    if isinstance(stored, _OfStep):
+        array = stored.placed(leaf.sharding)
+        return array if array.dtype == leaf.dtype else array.astype(leaf.dtype)
+    parts: dict[str, np.ndarray] = {}
+
+    def part(index: Any) -> np.ndarray:
+        if str(index) not in parts:
+            parts[str(index)] = np.asarray(stored[index]).astype(leaf.dtype, copy=False)
+        return parts[str(index)]
+
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+
 
 def model_arrays(task: Task) -> dict[str, tuple[Any, tuple[int, ...]]]:
     """Name to (dtype, shape) of everything that a model of this task is."""
@@ -70,18 +91,19 @@ def has_weights(workdir: Path) -> bool:
 
 @contextlib.contextmanager
 def open_run(
-    workdir: Path, *, ema: bool = True, step: int | None = None
+    workdir: Path, *, ema: bool = True, step: int | None = None, checksums: bool = True
 ) -> Iterator[tuple[dict[str, Stored], dict[str, Any]]]:
     """(arrays, manifest) of a run, each array read when it is asked for: of the newest checkpoint
     (or of a step), averaged ones if kept and if `ema`, else of `weights/`.
 
     Raises `CheckpointError` when there is neither, `DamageError` when files are not those that were
-    written.
+    written; `checksums` false looks at the sizes alone.
     """
     if step is None and has_weights(workdir):
-        yield open_weights(Path(workdir))
+        yield open_weights(Path(workdir), checksums=checksums)
         return
-    with opened(Path(workdir) / "checkpoints", step=step, parts=(arrays.MODEL,)) as (target, noted):
+    how: dict[str, Any] = {"step": step, "parts": (arrays.MODEL,), "checksums": checksums}
+    with opened(Path(workdir) / "checkpoints", **how) as (target, noted):
         kept = {name: what for name, what in noted["arrays"].items() if name.split("/")[0] != "opt"}
         averaged = ema and any(name.startswith("ema/") for name in kept)
         found: dict[str, Stored] = {}
@@ -93,15 +115,18 @@ def open_run(
         yield found, noted
 
 
-def open_weights(workdir: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
-    """(arrays, manifest) of `weights/`, every byte of its files checked against the manifest.
+def open_weights(
+    workdir: Path, *, checksums: bool = True
+) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """(arrays, manifest) of `weights/`, every byte of its files checked against the manifest, or
+    without `checksums` their sizes.
 
     Raises `DamageError` naming each file that is missing or not as it was written, and
     `CheckpointError` for another schema.
     """
     folder = Path(workdir) / FOLDER
     noted = manifest.read(folder)
-    if problems := manifest.damage(folder, noted["files"], noted["files"]):
+    if problems := manifest.damage(folder, noted["files"], noted["files"], checksums=checksums):
         raise DamageError(f"{folder} is damaged ({'; '.join(problems)}): copy or export it again")
     return open_tensors(folder), noted
 

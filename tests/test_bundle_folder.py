@@ -18,12 +18,14 @@ from evals.least_type import FILE as LEAST_TYPE
 from evals.least_type import LeastType, keep
 from pipeline.export.bundle import export_bundle
 from pipeline.sealed import MODELS, require_readable
-from tests.bundles import finish, start, tiny_bundle
+from pipeline.tasks import task_of
+from tests.bundles import finish, start, training
 from tests.evals.samples import made
 from tests.spoiling import WEIGHTS, exported, largest, nan_in, runs
+from train.checkpoint import load_weights
 from train.data.codes import ContractError
 from train.export import ExportError, seal
-from train.export.folder import open_run, open_weights, write_weights
+from train.export.folder import model_arrays, open_run, open_weights, write_weights
 
 
 def test_the_export_prints_what_the_runs_print(tmp_path):
@@ -84,7 +86,7 @@ def test_what_is_measured_of_a_bundle_stays_outside_of_it():
 
 def test_bfloat16_keeps_the_contract_and_is_half_as_large(tmp_path):
     os.utime(runs() / "pages" / "scores.json", (1, 1))
-    parity = export_bundle(tmp_path / "half", dtype="bfloat16", parity=False)
+    parity = export_bundle(runs(), tmp_path / "half", dtype="bfloat16", parity=False)
     assert parity.ok and "decoder, every array after rounding to bfloat16" in parity.found
     sizes = [(f / "planner" / WEIGHTS).stat().st_size for f in (tmp_path / "half", exported())]
     assert 0.5 < sizes[0] / sizes[1] < 0.56
@@ -163,8 +165,8 @@ def test_the_file_that_prompts_are_read_by_travels(tmp_path, monkeypatch):
         config["data"]["prompt_tokenizer"] = "pieces.json"
         config["model"]["prompt_vocab_size"] = 2
         identity["prompt_tokenizer"] = reader.identity
-        name = next(n for n in arrays if "embed" in n and n.startswith("params/"))
-        arrays[name] = np.concatenate([arrays[name], arrays[name][:2]])
+        for name, (dtype, shape) in model_arrays(task_of(ConfigDict(config))).items():
+            arrays.setdefault(name, np.ones(shape, dtype))
 
     folder = tmp_path / "runs"
     folder.mkdir()
@@ -181,24 +183,25 @@ def test_the_file_that_prompts_are_read_by_travels(tmp_path, monkeypatch):
 
 
 def test_the_scripts_take_a_bundle_where_they_take_runs(tmp_path):
-    folder = exported()
-    prompt = "a sign"
-    running = [
-        start("draw", prompt, "--bundle", f, "--out", tmp_path / out, "--max-retries", 0)
-        for f, out in ((folder, "of_bundle"), (tiny_bundle(), "of_runs"))
-    ]
+    folder, workdir = exported(), tmp_path / "planner"
+    begun = start(
+        "train", *training("planner", workdir, folder), f"--config.init={folder / 'planner'}"
+    )
+    finish(start("draw", "a sign", "--bundle", folder, "--out", tmp_path, "--max-retries", 0))
+    assert np.asarray(Image.open(tmp_path / "page.png")).shape == (128, 128, 3)
     codes = ("--out", tmp_path / "codes", "--num-pages", 2)
     finish(start("encode", "--tokenizer", folder / "tokenizer", *codes))
     header = json.loads((tmp_path / "codes/cache.json").read_text())
     assert header["contract"] == seal.read(folder)["token_contract"]
-    for process in running:
-        finish(process)
-    for name in ("blueprint.json", "page.png"):
-        one, two = ((tmp_path / out / name).read_bytes() for out in ("of_bundle", "of_runs"))
-        assert one == two
-    out = tmp_path / "pages"
-    finish(start("evaluate", "--bundle", folder, "--n", 1, "--num-typeset", 1, "--out", out))
-    assert json.loads((out / "scores.json").read_text())["num_cases"] == 1
-    said = finish(start("evaluate", "--watch", folder, "--out", out), code=1)
+    finish(begun)
+    weights, _, noted = load_weights(workdir / "checkpoints")
+    assert noted["init"] == noted["config"]["init"] == str(folder / "planner")
+    assert len(noted["identity"]["init"]) == 64 and noted["step"] == 6
+    first = pipeline.load_model(folder / "planner").weights["embed"]["table"]
+    assert 0 < np.abs(weights["embed"]["table"] - first).max() < 0.5 * np.std(first)
+    said = finish(start("train", *training("planner", folder / "planner", folder)), code=1)
+    assert "is part of an exported bundle and stays as it is: give another --workdir" in said
+    watched = ("--watch", folder, "--out", tmp_path / "pages")
+    said = finish(start("evaluate", *watched), code=1)
     assert "is an exported bundle and never changes: give --bundle" in said
     require_readable(folder)

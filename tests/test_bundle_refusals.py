@@ -16,6 +16,7 @@ from tests.spoiling import (
     flip,
     forge,
     largest,
+    nan_in,
     reconfigure,
     reseal,
     reweigh,

@@ -16,6 +16,7 @@ from absl import logging
 
 from evals.evaluation import legible_px
 from evals.results import Results
+from train.export.seal import is_sealed
 
 FILE = "legibility.json"
 MEASURED_ON = ("pages-sizes",)  # others have no type small enough to find where it stops
@@ -50,7 +51,12 @@ def measured(results: Results, weights: Mapping[str, str]) -> LeastType | None:
 
 def keep(folder: Path, found: LeastType) -> str:
     """Write it into a bundle's folder, whole or not at all, and say in a sentence what came of it:
-    one of the same weights on more cases stays, and a folder may be read-only."""
+    one of the same weights on more cases stays, and a folder may be read-only or sealed."""
+    if is_sealed(folder):
+        return (
+            f"type of {found.legible_px:g} px and more is legible; {folder} is sealed and stays as "
+            "it is: give the scores to scripts/draw.py with --scores, or export its runs again"
+        )
     path, there = folder / FILE, _load(folder)
     if there and there.weights == found.weights and there.num_cases > found.num_cases:
         return (

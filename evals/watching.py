@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from evals.results import Results, flat
-from train.checkpoint import CheckpointError, steps
+from train.checkpoint import CheckpointError
+from train.export.folder import saved_step
 
 MODELS = ("tokenizer", "planner", "decoder")
 SCORES = "scores.jsonl"
@@ -28,10 +29,11 @@ B = TypeVar("B", bound=Opened)
 
 
 def newest_steps(run: Path) -> tuple[int, ...] | None:
-    """The newest complete checkpoint of each of `MODELS`, as numbers of steps; None as long as one
-    has none."""
-    saved = [steps(run / name / "checkpoints") for name in MODELS]
-    return tuple(found[-1] for found in saved) if all(saved) else None
+    """The newest complete checkpoint of each of `MODELS` (or its `weights/`), as numbers of steps;
+    None as long as one has none."""
+    found = [saved_step(run / name) for name in MODELS]
+    saved = tuple(step for step in found if step is not None)
+    return saved if len(saved) == len(found) else None
 
 
 def every(seconds: float) -> Iterator[None]:

@@ -1,11 +1,11 @@
 """Prompt -> blueprint -> codes -> pixels -> proof: the only library package that imports all three
 models.
 
-`run` makes a training run of a config, `load_model` a model of a training run, `Bundle` a press of
-three models.
+`run` makes a training run of a config, `load_model` a model of a training run, `load` a press of
+three models: of runs, or of an exported bundle.
 """
 
-from pipeline.bundle import Bundle, encoding
+from pipeline.bundle import Bundle, encoding, load
 from pipeline.printing import decoder_press
 from pipeline.runs import Run, run
 from pipeline.tasks import (
@@ -18,6 +18,6 @@ from pipeline.tasks import (
 )
 
 __all__ = [
-    "Bundle", "Run", "decoder_press", "decoder_task", "encoding", "load_model", "planner_task",
-    "recogniser_task", "run", "token_contract", "tokenizer_task",
+    "Bundle", "Run", "decoder_press", "decoder_task", "encoding", "load", "load_model",
+    "planner_task", "recogniser_task", "run", "token_contract", "tokenizer_task",
 ]  # fmt: skip

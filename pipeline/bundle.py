@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
 from decoder.conditioning import canonical_page
+from evals.least_type import FILE as LEAST_TYPE
 from evals.least_type import known_px
 from evals.proof import Codes, Proof, proofread
 from evals.readers import RapidReader
 from pipeline.printing import conditions, decoder_press, plates_of
+from pipeline.sealed import MODELS, require_readable
 from pipeline.tasks import decoder_task, load_model, planner_task, token_contract
 from sampling.planning import best_plans, plan_pages
 from sampling.policy import Policy
@@ -25,6 +27,7 @@ from train.config import build
 from train.data.codes import require_same
 from train.data.encoding import Coder, Encoding
 from train.data.sources import DataConfig, Pages, open_source
+from train.export.seal import is_sealed
 from train.model import Model
 
 
@@ -44,14 +47,17 @@ def encoding(
 class Bundle:
     """Three trained models that fit together: plan, print, proofread.
 
-    `legible_px` is the least type that they were measured to print legibly, None where that is not
-    known (`evals/least_type.py`). Raises `ContractError` when the decoder learnt the codes of
-    another tokenizer.
+    They are those of three training runs, or of an exported bundle, every byte of which is read
+    first; `said` is what that says of itself, empty for runs. `legible_px` is the least type that
+    they were measured to print legibly, None where that is not known (`evals/least_type.py`).
+    Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
+    an exported bundle that is not as it was sealed.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.said = require_readable(Path(folder)) if is_sealed(Path(folder)) else {}
         self.tokenizer, self.planner, self.decoder = (
-            load_model(Path(folder) / name) for name in ("tokenizer", "planner", "decoder")
+            load_model(Path(folder) / name, checked=bool(self.said)) for name in MODELS
         )
         self.contract = token_contract(self.tokenizer)
         learnt = self.decoder.manifest["identity"]["contract"]
@@ -66,7 +72,9 @@ class Bundle:
             )
         most = decoder_task(self.decoder.config).model.conditioning.max_characters
         planner = planner_task(self.planner.config).model
-        self.legible_px = known_px(Path(folder), self.weights)
+        self.legible_px = None
+        if not self.said or LEAST_TYPE in self.said["files"]:
+            self.legible_px = known_px(Path(folder), self.weights)
         plates = plates_of(data, planner, max_letters=most)
         self._plates = dataclasses.replace(plates, legible_px=self.legible_px)
         learnt = self.planner.manifest["identity"].get("prompt_tokenizer", "")
@@ -161,3 +169,17 @@ class Bundle:
 
         read = lambda codes: reader.read(self.pixels(codes[None])[0])  # noqa: E731
         return proofread(blueprint, codes, read=read, reprint=reprint, max_retries=max_retries)
+
+
+def load(folder: str | Path) -> Bundle:
+    """The press in a folder of three training runs, or in an exported bundle after every byte of it
+    was read and compared; nothing in either is code.
+
+    Raises what `Bundle` and `load_model` raise, and `FileNotFoundError` when there is neither.
+    """
+    folder = Path(folder)
+    if not is_sealed(folder) and not all((folder / name).is_dir() for name in MODELS):
+        raise FileNotFoundError(
+            f"{folder} is no bundle: it has no bundle.json, and not the runs {', '.join(MODELS)}"
+        )
+    return Bundle(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 
 from decoder.config import DecoderConfig
 from decoder.task import DecoderTask
+from pipeline.sealed import prompt_file, read_config, require_part
 from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from tokenizer.critic import CriticConfig
@@ -64,23 +64,27 @@ def task_of(config: ConfigDict) -> Task:
     return _TASKS[config.task](config)
 
 
-def load_model(workdir: Path) -> Model:
+def load_model(workdir: Path, *, checked: bool = False) -> Model:
     """The newest weights of a training run (averaged ones if kept), or those that were exported or
     imported into its `weights/`, ready to be asked.
 
     Raises `FileNotFoundError` when the folder is no run, `CheckpointError` when nothing was saved
-    there yet, `DamageError` when files are not those that were written.
+    there yet, `DamageError` when files are not those that were written, `FormatError` when they are
+    not of this config, and `SealError` for a part of an exported bundle that is not as it was
+    sealed, unless that was `checked` before.
     """
-    path = Path(workdir) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{workdir} is no training run (no config.json); train there first")
-    config = ConfigDict(json.loads(path.read_text()))
+    config = ConfigDict(read_config(workdir))
+    if not checked:
+        require_part(workdir)
+    if used := prompt_file(workdir, config):
+        config.data.prompt_tokenizer = used
+    task = task_of(config)
     if has_weights(Path(workdir)):
-        weights, extra, manifest = read_weights(Path(workdir))
+        weights, extra, manifest = read_weights(Path(workdir), task)
     else:
         weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
     placed = jax.device_put((weights, extra))
-    return Model(config, task_of(config), *placed, manifest, fingerprint(weights, extra))
+    return Model(config, task, *placed, manifest, fingerprint(weights, extra))
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:

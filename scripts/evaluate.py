@@ -45,6 +45,7 @@ from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
 from evals.watching import every, watch
 from train.distributed import Cluster, start
+from train.export.seal import is_sealed
 
 if TYPE_CHECKING:  # the models are loaded only for a bundle of them
     from pipeline import Bundle
@@ -292,6 +293,8 @@ def _runs(proofreader: Proofreader) -> None:
     if args.bundle:
         _evaluate_run(proofreader, args.bundle, Bundle(args.bundle), args.out)
         return
+    if is_sealed(args.watch):
+        raise ValueError(f"{args.watch} is an exported bundle and never changes: give --bundle")
     evaluate = functools.partial(_evaluate_run, proofreader, args.watch)
     watch(args.watch, args.out, every(WATCH_S), open_run=Bundle, evaluate=evaluate)
 

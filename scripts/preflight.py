@@ -133,7 +133,9 @@ def main() -> int:
     args, overrides = flags.parse_known_args()
     where = preflight.target(args.target)
     _start(where)
-    run = abstract_run(configs.load(args.config, overrides, sections={"loop": LoopConfig}))
+    run = abstract_run(
+        configs.load(args.config, overrides, sections={"loop": LoopConfig}, defaults={"init": ""})
+    )
     chip = preset(where.kind, run.loop.hardware)
     if args.hbm_gb is not None:
         chip = dataclasses.replace(chip, hbm_bytes=args.hbm_gb * GB)

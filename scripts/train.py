@@ -1,9 +1,10 @@
 """Train one model: `python scripts/train.py --config configs/X.py --workdir W [--config.a.b=c]`.
 
 A second call with the same workdir goes on from the newest checkpoint, or returns at once when it
-is done. As one of several processes it is started by what is in `scripts/launch/`, or by a
-scheduler that `train/distributed/environment.py` knows; `--config.cluster.kind=single` keeps it
-alone.
+is done. A run begins with the weights of `--config.init=RUN` (a run, or a model's folder of an
+exported bundle), or with the `weights/` that an import has left in its workdir. As one of several
+processes it is started by what is in `scripts/launch/`, or by a scheduler that
+`train/distributed/environment.py` knows; `--config.cluster.kind=single` keeps it alone.
 
 Exit codes say whether to start again (`train/exits.py`): 0 done, 1 an error that a restart meets
 again, 75 asked to stop and saved, 76 stuck or left alone by others, 77 diverged and saved.
@@ -26,6 +27,7 @@ from train.compiled import keep_compiled
 from train.distributed import Cluster, ClusterConfig
 from train.distributed.meeting import is_lost
 from train.exits import DIVERGED, FAILED, STOPPED, STUCK
+from train.export.starting import require_own
 from train.guard import Diverged
 from train.loop import train
 from train.plan import LoopConfig
@@ -43,12 +45,12 @@ def run(config: Any, workdir: Path, cluster: Cluster) -> None:
     made = pipeline.run(config)
     keep_compiled(workdir)
     if cluster.is_first and not (workdir / "checkpoints").exists():  # else it stays as it was
+        require_own(workdir, config.to_dict())
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
     data = {k: v for k, v in config.data.to_dict().items() if k not in _ASIDE}
-    about = About(
-        {**data, **made.data}, config.to_dict(), getattr(made.task, "contract", None) or None
-    )
+    contract = getattr(made.task, "contract", None) or None
+    about = About({**data, **made.data}, config.to_dict(), contract, config.init)
     train(made.task, made.dataset, made.loop, workdir, evaluate=made.evaluate, about=about)
 
 
@@ -69,7 +71,7 @@ def main() -> None:
     flags.add_argument("--workdir", type=Path, required=True)
     args, overrides = flags.parse_known_args()
     sections = {"loop": LoopConfig, "cluster": ClusterConfig}
-    config = configs.load(args.config, overrides, sections=sections)
+    config = configs.load(args.config, overrides, sections=sections, defaults={"init": ""})
     loop = configs.build(LoopConfig, config.loop, path="config.loop")
     where = configs.build(ClusterConfig, config.cluster, path="config.cluster")
     with supervised(where, loop.deadlines) as watch:

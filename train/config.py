@@ -93,9 +93,11 @@ def load(
     overrides: Sequence[str] = (),
     *,
     sections: Mapping[str, type] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """The locked config of a file, with overrides; raises `ConfigError` for a missing file or a bad
-    key. `sections` are filled up with their dataclasses' defaults first."""
+    key. `sections` are filled up with their dataclasses' defaults first, and `defaults` are values
+    of what the file does not say."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}; the ones that ship are in configs/")
@@ -109,6 +111,9 @@ def load(
             if name not in config:
                 config[name] = ConfigDict()
             fill(config[name], cls)
+        for name, value in (defaults or {}).items():
+            if name not in config:
+                config[name] = value
     config.lock()
     for argument in overrides:
         override(config, argument)

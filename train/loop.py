@@ -17,6 +17,7 @@ from train.checkpoint import About, Checkpoints
 from train.data.batching import Batches, iterate
 from train.distributed.check import check_cluster
 from train.distributed.meeting import meet
+from train.export.starting import Start, begin
 from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
@@ -49,25 +50,29 @@ def train(
     newest save, and first makes up the evaluation that was due there, if a signal came before it.
 
     Item i of `dataset` is step i's batch, of which a process makes its own rows. `about.data` says
-    in plain JSON what is in it: a restart with other data is refused, as one with another task or
-    optimizer is. Raises `ClusterError` when the processes do not fit together, `CheckpointError`
-    for a save that cannot be gone on from or written, `Diverged` when the guard has seen too many
-    bad updates, and `Stopped` when a signal asked for it; after the last two the state is saved.
+    in plain JSON what is in it: a restart with other data is refused, as one with another task,
+    optimizer or `about.init` is, the weights to begin with (`train/export/starting.py`). Raises
+    `ClusterError` when the processes do not fit together, `CheckpointError` for a save or weights
+    that cannot be gone on from or written, `Diverged` when the guard has seen too many bad updates,
+    and `Stopped` when a signal asked for it; after the last two the state is saved.
     """
     about = about or About()
     with supervision() as watch:
         named = identity(task, config, about.data)
-        check_cluster(watch.cluster, identity=named, workdir=workdir)
+        told = named | ({"init": about.init} if about.init else {})
+        check_cluster(watch.cluster, identity=told, workdir=workdir)
+        with watch.span("restore"):
+            start = begin(workdir, about, watch.cluster)
         mesh = config.build_mesh()
         meet(mesh, watch.cluster)
         with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
             planned = plan(task, config, mesh)
             with Checkpoints(
-                workdir / "checkpoints", identity=named, config=config.checkpoint, about=about,
-                cluster=watch.cluster,
+                workdir / "checkpoints", identity=named | start.identity,
+                config=config.checkpoint, about=about, cluster=watch.cluster,
             ) as checkpoints:  # fmt: skip
                 run = _Run(task, config, mesh, watch, checkpoints, workdir)
-                return run.to_the_end(planned, dataset, evaluate)
+                return run.to_the_end(planned, dataset, evaluate, start)
 
 
 class _Run:
@@ -88,15 +93,18 @@ class _Run:
         self.flops_of = counter(task)
         self._shapes: set[Any] = set()
 
-    def to_the_end(self, planned: Plan, dataset: Batches, evaluate: Evaluator | None) -> State:
+    def to_the_end(
+        self, planned: Plan, dataset: Batches, evaluate: Evaluator | None, start: Start
+    ) -> State:
         """Restore or materialise; then step, log, evaluate and save until the last step, or until
         it is asked to stop."""
         config, span, active = self.config, self.watch.span, self.watch.cluster.is_first
         with span("restore"):
             state = self.checkpoints.restore(planned.abstract, fall_back=config.fall_back)
+            given = start.arrays(planned.abstract) if state is None else {}
         if state is None:
             with span("compile"):
-                state = jax.block_until_ready(planned.materialise())
+                state = jax.block_until_ready(planned.materialise(given))
         first, last = int(state.step), config.num_steps
         owed = evaluate is not None and self.checkpoints.owes_evaluation
         if first >= last and not owed:

@@ -17,6 +17,7 @@ from layers.block import use_remat
 from train import guard as guards
 from train import mesh as meshes
 from train import optimizer as optimizers
+from train.checkpoint.arrays import named
 from train.checkpoint.retention import CheckpointConfig
 from train.guard import GuardConfig
 from train.hardware import preset
@@ -80,11 +81,15 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything that is known before the first number: shapes, places and the two programs."""
+    """Everything that is known before the first number: shapes, places and the two programs.
+
+    `materialise` draws the state, but for the arrays that it is given by name (`params/...`,
+    `extra/...`), whose memory it takes.
+    """
 
     graphdef: Any
     abstract: State
-    materialise: Callable[[], State]
+    materialise: Callable[..., State]
     step: Step
 
 
@@ -98,14 +103,17 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
         axes=axes, summed=axes_tree(module, field="summed"), num_steps=config.num_steps,
     )  # fmt: skip
 
-    def init() -> State:
+    def init(given: Mapping[str, Any]) -> State:
         _, params, extra = nnx.split(task.init(nnx.Rngs(config.seed)), nnx.Param, ...)
-        params, extra = nnx.to_pure_dict(params), nnx.to_pure_dict(extra)
+        drawn = {"params": nnx.to_pure_dict(params), "extra": nnx.to_pure_dict(extra)}
+        leaves = [given.get(name, leaf) for name, leaf in named(drawn).items()]
+        begun = jax.tree.unflatten(jax.tree.structure(drawn), leaves)
+        params, extra = begun["params"], begun["extra"]
         ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
         opt, step = optimizer.init(params), jnp.zeros((), jnp.int32)
         return jax.tree.map(_strong, State(step, params, extra, opt, ema, guards.fresh()))
 
-    abstract = jax.eval_shape(init)
+    abstract = jax.eval_shape(init, {})
     places = shardings(abstract, axes, mesh, config.rules)
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places
@@ -122,7 +130,8 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
         gradients, optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    return Plan(graphdef, placed, jax.jit(init, out_shardings=places), jitted)
+    drawn = jax.jit(init, out_shardings=places, donate_argnums=0)
+    return Plan(graphdef, placed, lambda given=None: drawn(given or {}), jitted)
 
 
 def _rows_a_chip(batch: Any, mesh: Mesh, config: LoopConfig) -> int:

@@ -61,7 +61,13 @@ class Sent:
 
 
 def send_out(
-    source: Path, name: str, out: Path, *, dtype: str = "float32", parity: bool = True
+    source: Path,
+    name: str,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    allow_nan: bool = False,
+    parity: bool = True,
 ) -> Sent:
     """Export a run, or every model of a bundle that the format can express, each into a folder of
     its own.
@@ -71,7 +77,7 @@ def send_out(
     """
     source, out = Path(source), Path(out)
     if name in _WHOLE:
-        how = {"dtype": dtype} if name == "bundle" else {}
+        how = {"dtype": dtype, "allow_nan": allow_nan} if name == "bundle" else {}
         if dtype != "float32" and not how:
             raise ExportError(f"{name} is written in float32: leave --dtype out")
         return Sent({"": _found(_WHOLE[name])(source, out, parity=parity, **how)}, {})  # type: ignore[operator]

@@ -210,7 +210,7 @@ def test_a_run_keeps_weights_beside_checkpoints(tmp_path):
             writer.put(name, value)
     found, noted = open_weights(tmp_path)
     assert noted["step"] == 5 and found.keys() == shapes.keys()
-    weights, _, _ = read_weights(tmp_path)
+    weights, _, _ = read_weights(tmp_path, task)
     flat = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     assert weights.keys() == flat.keys()
     with (

@@ -39,11 +39,13 @@ class DamageError(CheckpointError):
 class About:
     """What is said of a run beside its task, in plain JSON: what is in its data (which a restart
     may not change), and for the manifest its whole config and the contract of the tokens that it
-    writes or was trained on."""
+    writes or was trained on; `init` is the run or the model's folder whose weights it begins
+    with."""
 
     data: Mapping[str, Any] | None = None
     config: Mapping[str, Any] | None = None
     token_contract: Mapping[str, Any] | None = None
+    init: str = ""
 
 
 def differences(saved: Any, wanted: Any, path: str = "") -> list[str]:

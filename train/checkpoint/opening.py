@@ -127,16 +127,17 @@ def opened(
     step: int | None = None,
     parts: Sequence[str] = (MODEL, OPTIMIZER),
     fall_back: bool = False,
+    checksums: bool = True,
 ) -> Iterator[tuple[Path, Manifest]]:
-    """A step (the newest) found whole in these parts, and pinned while the block runs where its
-    folder can be written."""
+    """A step (the newest) found whole in these parts (without `checksums`, of the right sizes), and
+    pinned while the block runs where its folder can be written."""
     folder = Path(folder).absolute()
     with contextlib.ExitStack() as pins:
 
         def examined(target: Path) -> tuple[Manifest | None, list[str]]:
             if os.access(target, os.W_OK):
                 pins.enter_context(pinned(folder, int(target.name)))
-            return examine(target, parts=parts)
+            return examine(target, parts=parts, checksums=checksums)
 
         for attempt in range(3):
             try:

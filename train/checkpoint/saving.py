@@ -232,7 +232,7 @@ class Checkpoints:
         return {
             "identity": self.identity, "identity_hash": manifest.hash_of(self.identity),
             "config": config, "config_hash": manifest.hash_of(config) if config else None,
-            "token_contract": self._about.token_contract,
+            "token_contract": self._about.token_contract, "init": self._about.init,
             "git_revision": manifest.git_revision(), "versions": manifest.versions(),
             "num_processes": self.cluster.num_processes, "num_devices": jax.device_count(),
             "time": time.time(),

@@ -19,8 +19,9 @@ from train.checkpoint import arrays, manifest
 from train.checkpoint.manifest import CheckpointError, DamageError
 from train.checkpoint.opening import opened
 from train.checkpoint.weights import list_keys
+from train.export.fitting import is_float, read_fitting
 from train.export.table import Shapes
-from train.export.tensors import Stored, Writer, open_tensors
+from train.export.tensors import SHARD_BYTES, Stored, Writer, open_tensors
 from train.task import Task
 
 FOLDER = "weights"
@@ -34,6 +35,27 @@ class _OfStep:
 
     def __getitem__(self, index: Any, /) -> np.ndarray:
         return np.asarray(arrays.read(self.target, {self.name: None})[self.name])[index]
+
+    def placed(self, sharding: Any) -> jax.Array:
+        """On devices, each reading its own part."""
+        leaf = jax.ShapeDtypeStruct(self.shape, self.dtype, sharding=sharding)
+        return arrays.read(self.target, {self.name: leaf})[self.name]
+
+
+def placed(stored: Stored, leaf: Any) -> jax.Array:
+    """A stored array where `leaf` (a shape with its sharding) lies and in its dtype; each part that
+    devices of this process hold is read once."""
+    if isinstance(stored, _OfStep):
+        array = stored.placed(leaf.sharding)
+        return array if array.dtype == leaf.dtype else array.astype(leaf.dtype)
+    parts: dict[str, np.ndarray] = {}
+
+    def part(index: Any) -> np.ndarray:
+        if str(index) not in parts:
+            parts[str(index)] = np.asarray(stored[index]).astype(leaf.dtype, copy=False)
+        return parts[str(index)]
+
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
 
 
 def model_arrays(task: Task) -> dict[str, tuple[Any, tuple[int, ...]]]:
@@ -69,18 +91,19 @@ def has_weights(workdir: Path) -> bool:
 
 @contextlib.contextmanager
 def open_run(
-    workdir: Path, *, ema: bool = True, step: int | None = None
+    workdir: Path, *, ema: bool = True, step: int | None = None, checksums: bool = True
 ) -> Iterator[tuple[dict[str, Stored], dict[str, Any]]]:
     """(arrays, manifest) of a run, each array read when it is asked for: of the newest checkpoint
     (or of a step), averaged ones if kept and if `ema`, else of `weights/`.
 
     Raises `CheckpointError` when there is neither, `DamageError` when files are not those that were
-    written.
+    written; `checksums` false looks at the sizes alone.
     """
     if step is None and has_weights(workdir):
-        yield open_weights(Path(workdir))
+        yield open_weights(Path(workdir), checksums=checksums)
         return
-    with opened(Path(workdir) / "checkpoints", step=step, parts=(arrays.MODEL,)) as (target, noted):
+    how: dict[str, Any] = {"step": step, "parts": (arrays.MODEL,), "checksums": checksums}
+    with opened(Path(workdir) / "checkpoints", **how) as (target, noted):
         kept = {name: what for name, what in noted["arrays"].items() if name.split("/")[0] != "opt"}
         averaged = ema and any(name.startswith("ema/") for name in kept)
         found: dict[str, Stored] = {}
@@ -92,39 +115,64 @@ def open_run(
         yield found, noted
 
 
-def open_weights(workdir: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
-    """(arrays, manifest) of `weights/`, every byte of its files checked against the manifest.
+def open_weights(
+    workdir: Path, *, checksums: bool = True
+) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """(arrays, manifest) of `weights/`, every byte of its files checked against the manifest, or
+    without `checksums` their sizes.
 
     Raises `DamageError` naming each file that is missing or not as it was written, and
     `CheckpointError` for another schema.
     """
     folder = Path(workdir) / FOLDER
     noted = manifest.read(folder)
-    if problems := manifest.damage(folder, noted["files"], noted["files"]):
+    if problems := manifest.damage(folder, noted["files"], noted["files"], checksums=checksums):
         raise DamageError(f"{folder} is damaged ({'; '.join(problems)}): copy or export it again")
     return open_tensors(folder), noted
 
 
-def read_weights(workdir: Path) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
-    """(weights, extra, manifest) of `weights/` as `train.checkpoint.load_weights` has them."""
+def saved_step(workdir: Path) -> int | None:
+    """The newest complete step of a run, or that of its `weights/`; None if it has neither."""
+    if steps := manifest.complete(Path(workdir) / "checkpoints"):
+        return steps[-1]
+    return int(manifest.read(Path(workdir) / FOLDER)["step"]) if has_weights(workdir) else None
+
+
+def read_weights(
+    workdir: Path, task: Task
+) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
+    """(weights, extra, manifest) of `weights/` as `train.checkpoint.load_weights` has them, in the
+    dtypes of the task's model whatever they were written in.
+
+    Raises `FormatError` naming every array that is not the model's.
+    """
     found, noted = open_weights(workdir)
-    tree = list_keys(arrays.nest({name: tensor[...] for name, tensor in found.items()}))
+    fitting = read_fitting(
+        found, model_arrays(task), where=Path(workdir) / FOLDER,
+        not_finite=noted.get("not_finite", ()),
+    )  # fmt: skip
+    tree = list_keys(arrays.nest(fitting))
     return tree["params"], tree.get("extra", {}), noted
 
 
 @contextlib.contextmanager
 def write_weights(
-    workdir: Path, shapes: Shapes, about: Mapping[str, Any], *, dtype: Any = None
+    workdir: Path,
+    shapes: Shapes,
+    about: Mapping[str, Any],
+    *,
+    dtype: Any = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Writer]:
     """A writer of `weights/`, whose manifest is written when all is there; `about` goes into it
-    (`step`, `identity` and where the weights are from). Floats are written in `dtype` if given."""
+    (`step`, `identity` and where the weights are from), as it is by then. Floats are written in
+    `dtype` if given."""
     folder = Path(workdir) / FOLDER
     if (folder / manifest.NAME).exists():
         raise CheckpointError(f"{folder} holds weights already: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {n: (dtype if dtype and np.dtype(d).kind not in "iub" else d, s) for n, (d, s) in
-            shapes.items()}  # fmt: skip
-    with Writer(folder, kept) as writer:
+    kept = {n: (dtype if dtype and is_float(d) else d, s) for n, (d, s) in shapes.items()}
+    with Writer(folder, kept, shard_bytes=shard_bytes) as writer:
         yield writer
     sizes = manifest.listing(folder)
     files = {n: {"bytes": size, "crc32": manifest.crc32(folder / n)} for n, size in sizes.items()}

@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 
 TOLERANCE = 1e-4
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    """An array's values as whole numbers, without a copy: one NaN is itself, -0 is not 0."""
-    return array.view(f"u{array.dtype.itemsize}")
+_PIECE = 1 << 22
 
 
 @dataclasses.dataclass
@@ -59,7 +55,7 @@ class Parity:
         odd = sorted(before.keys() ^ after.keys())
         for key in before.keys() & after.keys():
             there, back = np.asarray(before[key][...]), np.asarray(after[key][...])
-            if there.dtype != back.dtype or not np.array_equal(_bits(there), _bits(back)):
+            if there.dtype != back.dtype or not _same_bytes(there, back):
                 odd.append(key)
         self.found[name] = {"arrays": len(before), "different": odd, "ok": not odd}
 
@@ -86,3 +82,14 @@ class Parity:
         said |= {"skipped": self.skipped} if self.skipped else {}
         said |= {"notes": self.notes} if self.notes else {}
         path.write_text(json.dumps(said, indent=1) + "\n")
+
+
+def _same_bytes(one: np.ndarray, two: np.ndarray) -> bool:
+    """Compared piece by piece, for an array may be a good part of a model."""
+    raw = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, two)]
+    if one.shape != two.shape:
+        return False
+    return all(
+        np.array_equal(raw[0][i : i + _PIECE], raw[1][i : i + _PIECE])
+        for i in range(0, raw[0].size, _PIECE)
+    )

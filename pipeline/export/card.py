@@ -60,7 +60,8 @@ def _interval(score: Score | None) -> str:
 def _data(data: Mapping[str, Any]) -> list[str]:
     """What a model has seen, a line for each source."""
     sources = data.get("sources") or {}
-    own = f"{data['num_pages']:,} procedural pages of this project, in fonts under OFL-1.1 and Apache-2.0"
+    fonts = "in fonts under OFL-1.1 and Apache-2.0"
+    own = f"{data['num_pages']:,} procedural pages of this project, {fonts}"
     lines = []
     for name, source in sources.items():
         if source["format"] == "pages":

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.bundles import RUN_OFTEN
 from tests.train.toys import NetTask, net_config, vectors
 from train import mesh as meshes
 from train.checkpoint import load_weights, newest
@@ -30,10 +31,13 @@ def walk(num_steps, *, poisoned=(), **guard):
     mesh = meshes.build({"data": 1}, jax.devices()[:1])
     with jax.set_mesh(mesh):
         planned = plan(NetTask(poisoned=poisoned), config, mesh)
+        batches = [place_batch(vectors()[n], mesh, config.rules) for n in range(num_steps)]
         walked = [(planned.materialise(), {})]
-        for n in range(num_steps):
+        program = planned.step.lower(planned.abstract, batches[0])
+        step = program.compile(compiler_options=RUN_OFTEN)  # bits are those of fused programs
+        for batch in batches:
             given = jax.tree.map(jnp.copy, walked[-1][0])  # the step consumes what it is given
-            walked.append(planned.step(given, place_batch(vectors()[n], mesh, config.rules)))
+            walked.append(step(given, batch))
     return [(jax.tree.map(np.asarray, state), scalars) for state, scalars in walked]
 
 

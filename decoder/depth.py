@@ -60,7 +60,7 @@ class Depth(nnx.Module):
         tokens = self.position_in(features)[:, :, None] + self.depth_vectors[...] + before
         rows = tokens.reshape(B * T, Q, -1)
         turn = self._turn(jnp.arange(Q), B * T)
-        out, _ = self.blocks(rows, turn, Mask(causal=True), key=key)
+        out = self.blocks(rows, turn, Mask(causal=True), key=key)
         return self.norm(out).reshape(tokens.shape)
 
     def write(
@@ -77,12 +77,14 @@ class Depth(nnx.Module):
         (B, T), Q = features.shape[:2], self.num_codes
         position = self.position_in(features)
 
+        layers = self.blocks.unstacked()
+
         def one(carry: tuple, depth: Int[Array, ""]) -> tuple[tuple, tuple[Array, Array]]:
             before, cache = carry
             rows = (position + self.depth_vectors[...][depth] + before).reshape(B * T, 1, -1)
             mask = (jnp.arange(Q) <= depth)[None, None, None]
-            at = jnp.full((B * T,), depth, jnp.int32)
-            out, cache = self.blocks(rows, self._turn(depth[None], B * T), mask, cache=cache, at=at)
+            turn = self._turn(depth[None], B * T)
+            out, cache = self.blocks.go_on(rows, turn, mask, cache, depth, layers=layers)
             logits = logits_of(self.norm(out).reshape(B, T, 1, -1), depth)
             codes = pick(logits, depth)[..., 0]
             before = before + self.codes_in.kernel[...][depth][codes].astype(before.dtype)

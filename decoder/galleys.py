@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 from decoder.depth import Pick
 from decoder.model import BY_POSITION, Decoder
 from decoder.sight import raster, sight
-from layers.attention import LayerCache
+from layers.attention import Cache
+from layers.block import Layers
 
 
 @jax.tree_util.register_dataclass
@@ -27,10 +28,11 @@ class Galley:
     """Pages being printed: keys and values of letters and codes so far, and of each slot how it is
     turned, which letters it may look at, and what is told of it."""
 
-    cache: LayerCache
+    cache: Cache
     turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
     of_letters: Bool[Array, "B T S"]
     told: dict[str, Array]
+    layers: Layers
 
 
 def _slots(array: Array, index: Int[Array, "B T"]) -> Array:
@@ -64,17 +66,17 @@ def lay_out(
     cache, at = model.config.blocks.empty_cache(B, S + T + extra), jnp.zeros((B,), jnp.int32)
     none = jnp.zeros((B, S, T + extra), bool)
     mask = jnp.concatenate([seen[:, :S, :S], none], axis=-1)[:, None]
-    _, cache = model.blocks(model.mixed(model.letters(told)), first, mask, cache=cache, at=at)
+    _, cache = model.blocks.go_on(model.mixed(model.letters(told)), first, mask, cache, at)
 
-    def with_known(cache: LayerCache) -> LayerCache:
+    def with_known(cache: Cache) -> Cache:
         known = _slots(codes.reshape(B, T, Q), order)
         tokens = model.mixed(model.page(model.codes(known), told))
         before = jnp.broadcast_to(jnp.pad(raster(T), ((0, 0), (0, extra))), (B, T, T + extra))
         mask = jnp.concatenate([of_letters, before], axis=-1)[:, None]
-        return model.blocks(tokens, rest, mask, cache=cache, at=at + S)[1]
+        return model.blocks.go_on(tokens, rest, mask, cache, at + S)[1]
 
     cache = jax.lax.cond((num_known > 0).any(), with_known, lambda cache: cache, cache)
-    return Galley(cache, rest, of_letters, told)
+    return Galley(cache, rest, of_letters, told, model.blocks.unstacked())
 
 
 def advance(
@@ -100,14 +102,16 @@ def advance(
     blank = jnp.broadcast_to(model.blank, seen.shape)
     tokens = model.mixed(model.page(jnp.concatenate([seen, blank], axis=1), told))
     turn = tuple(_slots(part, slots) for part in galley.turn)
-    places = jnp.arange(galley.cache.keys.shape[2] - galley.of_letters.shape[2])
+    places = jnp.arange(galley.cache[0].keys.shape[2] - galley.of_letters.shape[2])
     own = (at[:, None] + jnp.arange(2 * G))[..., None]
     not_after = places <= own[:, :G]
     earlier = (places < now[:, None, None]) | (places == own[:, G:])
     of_codes = jnp.concatenate([not_after, earlier], axis=1)
     mask = jnp.concatenate([_slots(galley.of_letters, slots), of_codes], axis=-1)[:, None]
     start = at + galley.of_letters.shape[2]
-    tokens, cache = model.blocks(tokens, turn, mask, cache=galley.cache, at=start)
+    tokens, cache = model.blocks.go_on(
+        tokens, turn, mask, galley.cache, start, layers=galley.layers
+    )
     asked = {n: a[:, G:] for n, a in told.items() if n in BY_POSITION}
     codes, logits = model.choose(model.norm(tokens[:, G:]), asked, pick)
     return codes, logits, dataclasses.replace(galley, cache=cache)

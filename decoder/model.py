@@ -19,11 +19,12 @@ from decoder.sight import Order, raster, sight, sight_in_order
 from decoder.trunk import Trunk
 from layers.axes import constrain
 from layers.einsum import Einsum
-from layers.embedding import Embed
+from layers.embedding import Embed, lookup
 from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotations
 
+LARGE_CODEBOOK = 1024  # from so many codes on they are looked up and not multiplied
 COPY_BIAS = 2.0  # in nats: what a fresh decoder gives the canonical page's code over any other
 SHARPNESS = 25.0  # 1 / variance around a predicted level, where levels reach from -1 to 1
 BY_POSITION = ("regions", "glyphs", "glyph_codes")  # the conditions that a code position has
@@ -152,7 +153,7 @@ class Decoder(nnx.Module):
         cos, sin = self.turn(told, B, (y, x))
         if self.config.objective == "random":  # the queries stand where the codes do
             cos, sin = (jnp.concatenate([part, part[:, -y * x :]], axis=1) for part in (cos, sin))
-        tokens, _ = self.blocks(page, (cos, sin), self.mask(told, (y, x), order), key=key)
+        tokens = self.blocks(page, (cos, sin), self.mask(told, (y, x), order), key=key)
         return self.norm(tokens[:, -y * x :])
 
     def choose(
@@ -174,7 +175,16 @@ class Decoder(nnx.Module):
 
     def codes(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
         """What is seen of codes."""
-        return constrain(self.codes_in(self._one_hot(codes)) * self.config.num_codes**0.5, "BTD")
+        return constrain(self._looked_up(self.codes_in, codes), "BTD")
+
+    def _looked_up(self, table: Einsum, codes: Integer[Array, "B T Q"]) -> Float[Array, "B T D"]:
+        """The sum of the codes' vectors times sqrt(Q): by a product with their one-hots, or from a
+        large codebook row by row."""
+        Q, V = self.config.num_codes, self.config.codebook_size
+        if V < LARGE_CODEBOOK:
+            return table(self._one_hot(codes)) * Q**0.5
+        rows = table.kernel[...].reshape(Q * V, -1)
+        return lookup(rows, codes.astype(jnp.int32) + V * jnp.arange(Q)).sum(axis=2) * Q**0.5
 
     def _one_hot(self, codes: Integer[Array, "B T Q"]) -> Float[Array, "B T Q V"]:
         return constrain(jax.nn.one_hot(codes, self.config.codebook_size), "BTQV")
@@ -217,8 +227,7 @@ class Decoder(nnx.Module):
         page = seen + self.regions_in(told["regions"])
         page = page + self.glyphs_in(told["glyphs"] / 127.5)
         if self.config.copies:
-            copies = self.copies_in(self._one_hot(told["glyph_codes"]))
-            page = constrain(page + copies * self.config.num_codes**0.5, "BTD")
+            page = constrain(page + self._looked_up(self.copies_in, told["glyph_codes"]), "BTD")
         return page
 
     def mixed(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from decoder.depth import Pick
 from decoder.model import BY_POSITION, Decoder
-from layers.attention import LayerCache
+from layers.attention import Cache
+from layers.block import Layers
 
 
 @jax.tree_util.register_dataclass
@@ -21,10 +22,11 @@ class Sheet:
     how each token is turned, whom it may look at, and the conditions with their positions in raster
     order."""
 
-    cache: LayerCache
+    cache: Cache
     turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
     mask: Bool[Array, "#B 1 #T T"]
     told: dict[str, Array]
+    layers: Layers
 
 
 def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[str, Array]) -> Sheet:
@@ -34,12 +36,13 @@ def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[st
     turn, mask = model.turn(told, B, (y, x)), model.sight(told, (y, x))
     num_tokens = mask.shape[-1]
     cache = model.config.blocks.empty_cache(B, num_tokens)
+    layers = model.blocks.unstacked()
     prefix = num_tokens - y * x
     for tokens in model.before(told):
         first = tuple(part[:, :prefix] for part in turn)
-        seen, at = mask[:, :, :prefix], jnp.zeros((B,), jnp.int32)
-        _, cache = model.blocks(model.mixed(tokens), first, seen, cache=cache, at=at)
-    return Sheet(cache, turn, mask, told)
+        seen, at = mask[:, :, :prefix], jnp.zeros((), jnp.int32)
+        _, cache = model.blocks.go_on(model.mixed(tokens), first, seen, cache, at, layers=layers)
+    return Sheet(cache, turn, mask, told, layers)
 
 
 def step(
@@ -63,7 +66,8 @@ def step(
     tokens = model.mixed(model.page(page, told))
     turn = tuple(here(part, prefix + at) for part in sheet.turn)
     mask = here(sheet.mask, prefix + at, 2)
-    index = jnp.full((B,), prefix + at, jnp.int32)
-    tokens, cache = model.blocks(tokens, turn, mask, cache=sheet.cache, at=index)
+    tokens, cache = model.blocks.go_on(
+        tokens, turn, mask, sheet.cache, prefix + at, layers=sheet.layers
+    )
     codes, logits = model.choose(model.norm(tokens), told, pick)
     return codes[:, 0], logits[:, 0], dataclasses.replace(sheet, cache=cache)

@@ -8,9 +8,9 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from layers.attention import LayerCache
+from layers.attention import Cache
 from layers.axes import constrain
-from layers.block import Block, BlockConfig, Dropout, Stack
+from layers.block import Block, BlockConfig, Dropout, Layers, Stack
 from layers.masks import Mask
 
 
@@ -29,21 +29,32 @@ class Trunk(Stack):
         self,
         tokens: Float[Array, "B T D"],
         turn: tuple[Array, Array],
-        mask: Mask | Bool[Array, "#B 1 #T S"],
+        mask: Mask | Bool[Array, "#B 1 #T T"],
         *,
-        cache: LayerCache | None = None,
-        at: Int[Array, " B"] | None = None,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """The layers over tokens, which a cache may join to earlier ones. Without a key nothing is
-        random."""
+    ) -> Float[Array, "B T D"]:
+        """The layers over all tokens. Without a key nothing is random."""
         keys = None
         if key is not None and self.dropout:
             keys = jax.random.split(key, self.config.num_layers)
 
-        def layer(block: Block, x: Array, item: tuple[Any, Any]) -> tuple[Array, Any]:
-            kept, own = item
+        def layer(block: Block, x: Array, own: Any) -> tuple[Array, Any]:
             dropout = None if own is None else Dropout(self.dropout, own)
-            return block(x, turn, mask, cache=kept, at=at, dropout=dropout)
+            return block(x, turn, mask, dropout=dropout)
 
-        return self.scan(layer, constrain(tokens, "BTD"), (cache, keys), remat=self.remat)
+        return self.scan(layer, constrain(tokens, "BTD"), keys, remat=self.remat)[0]
+
+    def go_on(
+        self,
+        tokens: Float[Array, "B T D"],
+        turn: tuple[Array, Array],
+        mask: Mask | Bool[Array, "#B 1 #T S"],
+        cache: Cache,
+        at: Int[Array, " B"] | Int[Array, ""],
+        *,
+        layers: Layers | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """The layers over tokens that a cache joins to earlier ones, put there at `at`. A loop over
+        tokens has the `layers` apart already (`unstacked`)."""
+        step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=at)  # noqa: E731
+        return self.fold(step, constrain(tokens, "BTD"), cache, layers=layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -18,18 +19,43 @@ from layers.rope import rotate
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerCache:
-    """Keys and values of one layer (or of L stacked ones, with a leading axis)."""
+    """Keys and values of one layer, each head's positions together: what a product over one query
+    reads from end to end."""
 
-    keys: Float[Array, "*L B S K H"]
-    values: Float[Array, "*L B S K H"]
+    keys: Float[Array, "B K S H"]
+    values: Float[Array, "B K S H"]
+
+
+Cache = tuple[LayerCache, ...]
+"""Of every layer, each an array of its own: a step writes its position in place."""
 
 
 def write(
-    cache: Float[Array, "B S K H"], new: Float[Array, "B T K H"], at: Int[Array, " B"]
-) -> Float[Array, "B S K H"]:
-    """The cache with each row's `new` positions put at its own offset."""
-    place = jax.vmap(lambda row, fresh, i: jax.lax.dynamic_update_slice(row, fresh, (i, 0, 0)))
-    return place(cache, new.astype(cache.dtype), at)
+    cache: Float[Array, "B K S H"],
+    new: Float[Array, "B T K H"],
+    at: Int[Array, " B"] | Int[Array, ""],
+) -> Float[Array, "B K S H"]:
+    """The cache with each row's `new` positions put at its own offset, or all at one."""
+    new = new.swapaxes(1, 2).astype(cache.dtype)
+    if not at.ndim:
+        return jax.lax.dynamic_update_slice(cache, new, (0, 0, at, 0))
+    place = jax.vmap(lambda row, fresh, i: jax.lax.dynamic_update_slice(row, fresh, (0, i, 0)))
+    return place(cache, new, at)
+
+
+def read(
+    query: Float[Array, "B T N H"], cache: LayerCache, seen: Bool[Array, "#B 1 #T S"]
+) -> Float[Array, "B T N H"]:
+    """What each query finds in a cache; scores and softmax are float32."""
+    B, T, N, H = query.shape
+    K = cache.keys.shape[1]
+    grouped = query.reshape(B, T, K, N // K, H)
+    keys, values = cache.keys.astype(query.dtype), cache.values.astype(query.dtype)
+    wide = {"preferred_element_type": jnp.float32}
+    scores = jnp.einsum("BTKGH,BKSH->BKGTS", grouped, keys, **wide) * H**-0.5
+    scores = jnp.where(seen[:, :, None], scores, jnp.finfo(jnp.float32).min)
+    found = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    return jnp.einsum("BKGTS,BKSH->BTKGH", found, values).reshape(query.shape)
 
 
 class Attention(nnx.Module):
@@ -59,7 +85,7 @@ class Attention(nnx.Module):
         mask: Mask | Bool[Array, "#B 1 #T S"],
         *,
         cache: LayerCache | None = None,
-        at: Int[Array, " B"] | None = None,
+        at: Int[Array, " B"] | Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """A table as `mask` is True where a query may look. With a cache the new positions are
         written at `at` first, and the plain kernel reads it."""
@@ -69,7 +95,9 @@ class Attention(nnx.Module):
         query, key = rotate(query, rotations), rotate(key, rotations)
         if cache is not None and at is not None:
             cache = LayerCache(write(cache.keys, key, at), write(cache.values, value, at))
-            key, value = cache.keys.astype(x.dtype), cache.values.astype(x.dtype)
+            seen = (
+                mask.dense(query.shape[1], cache.keys.shape[2]) if isinstance(mask, Mask) else mask
+            )
+            return self.out(read(query, cache, seen)), cache
         mask = mask if isinstance(mask, Mask) else Mask(pairs=mask)
-        kernel = "" if cache is None else "xla"
-        return self.out(attend(query, key, value, mask, kernel=kernel)), cache
+        return self.out(attend(query, key, value, mask)), cache

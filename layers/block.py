@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from layers.attention import Attention, LayerCache
+from layers.attention import Attention, Cache, LayerCache
 from layers.axes import constrain
 from layers.einsum import PRODUCT
 from layers.masks import Mask
@@ -124,10 +124,11 @@ class BlockConfig:
         heads = {"N": self.num_heads, "K": self.num_kv_heads, "H": self.head_size}
         return {"D": self.width, "F": self.hidden, **heads}
 
-    def empty_cache(self, num_rows: int, num_positions: int) -> LayerCache:
-        """Zeros for the keys and values of all layers."""
-        shape = (self.num_layers, num_rows, num_positions, self.num_kv_heads, self.head_size)
-        return LayerCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+    def empty_cache(self, num_rows: int, num_positions: int) -> Cache:
+        """Zeros for the keys and values of every layer."""
+        shape = (num_rows, self.num_kv_heads, num_positions, self.head_size)
+        empty = lambda: LayerCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))  # noqa: E731
+        return tuple(empty() for _ in range(self.num_layers))
 
 
 def _dial(depth: int) -> dict[str, int]:
@@ -178,7 +179,7 @@ class Block(nnx.Module):
         mask: Mask | Bool[Array, "#B 1 #T S"],
         *,
         cache: LayerCache | None = None,
-        at: Int[Array, " B"] | None = None,
+        at: Int[Array, " B"] | Int[Array, ""] | None = None,
         dropout: Dropout | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """One layer; see `Attention` for the mask and the cache. Without `dropout` nothing is
@@ -187,6 +188,9 @@ class Block(nnx.Module):
         x = constrain(x + (update if dropout is None else dropout(update, 0)), "BTD")
         update = self.mlp(self.mlp_norm(x))
         return constrain(x + (update if dropout is None else dropout(update, 1)), "BTD"), cache
+
+
+Layers = tuple[Any, ...]
 
 
 class Stack(nnx.Module):
@@ -243,6 +247,28 @@ class Stack(nnx.Module):
         within = jax.tree.map(lambda x: x.astype(self.dtype or x.dtype), carry)
         within, items = jax.lax.scan(body, within, (nnx.to_pure_dict(state), per_layer))
         return jax.tree.map(lambda new, old: new.astype(old.dtype), within, carry), items
+
+    def unstacked(self) -> Layers:
+        """Each layer's arrays by themselves, for `fold`: made once, before a loop over tokens."""
+        stacked = nnx.to_pure_dict(nnx.state(self.layer))
+        return tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(self.num_layers))
+
+    def fold(
+        self,
+        step: Callable[..., tuple[Any, Any]],
+        carry: Any,
+        per_layer: Sequence[Any],
+        *,
+        layers: Layers | None = None,
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """What `scan` gives, layer after layer as the program has them: for few tokens, of which a
+        scan would copy every layer's weights, and its cache there and back."""
+        graphdef, items = nnx.graphdef(self.layer), []
+        within = jax.tree.map(lambda x: x.astype(self.dtype or x.dtype), carry)
+        for arrays, item in zip(layers or self.unstacked(), per_layer, strict=True):
+            within, item = step(nnx.merge(graphdef, arrays), within, item)
+            items.append(item)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), within, carry), tuple(items)
 
 
 def require_remat(name: str) -> None:

@@ -46,15 +46,29 @@ class Einsum(nnx.Module):
         """The product, in `x`'s dtype; the kernel's gradient is summed, over devices too, in its
         own."""
         kernel = self.kernel[...]
-        product = jnp.einsum if x.dtype == kernel.dtype else _narrow_product
+        product = contract if x.dtype == kernel.dtype else _narrow_product
         return checkpoint_name(product(self.equation, x, kernel), PRODUCT)
+
+
+def contract(equation: str, x: Float[Array, ...], kernel: Float[Array, ...]) -> Array:
+    """`jnp.einsum` of two arrays, but that letters summed away go in the kernel's order: einsum
+    turns them round, and of a kernel that is read for a few tokens XLA then makes a copy."""
+    inputs, output = equation.split("->")
+    left, right = inputs.split(",")
+    summed = [letter for letter in right if letter in left and letter not in output]
+    rest = "".join(letter for letter in left + right if letter not in summed)
+    if rest != output:  # letters that both keep, or another order
+        return jnp.einsum(equation, x, kernel)
+    places = ([left.index(s) for s in summed], [right.index(s) for s in summed])
+    with jax.named_scope(equation):
+        return jax.lax.dot_general(x, kernel, (places, ([], [])))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _narrow_product(equation: str, x: Float[Array, ...], kernel: Float[Array, ...]) -> Array:
     """The product in `x`'s dtype. JAX would round the kernel's gradient to that dtype before the
     devices add their shares."""
-    return jnp.einsum(equation, x, kernel.astype(x.dtype))
+    return contract(equation, x, kernel.astype(x.dtype))
 
 
 def _forward(equation: str, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -72,7 +72,7 @@ def _planner(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Abstract
     row = jax.ShapeDtypeStruct((num_rows,), jnp.int32)
     ids = jax.ShapeDtypeStruct((num_rows, 1), jnp.int32)
     arrays = (ids, jax.eval_shape(leaves), row)
-    generation = Generation("a token of every plan", step, arrays, ("BT", "LBSKH", "B"), updated=1)
+    generation = Generation("a token of every plan", step, arrays, ("BT", "BKSH", "B"), updated=1)
     return AbstractRun(task, loop, _batch(record, num_rows), generation)
 
 

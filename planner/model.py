@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from layers.attention import LayerCache
+from layers.attention import Cache
 from layers.axes import constrain
 from layers.block import Block, BlockConfig, Stack, causal_mask, require_remat
 from layers.einsum import Einsum
@@ -53,7 +53,7 @@ class Prediction:
     """Logits of the next id at each position, and the cache if one was given."""
 
     logits: Float[Array, "B T V"]
-    cache: LayerCache | None
+    cache: Cache | None
 
 
 class Planner(nnx.Module):
@@ -71,7 +71,7 @@ class Planner(nnx.Module):
         extra = config.prompt_vocab_size
         self.prompt_embed = Embed(extra, width, rngs=rngs) if extra else None
 
-    def empty_cache(self, num_rows: int) -> LayerCache:
+    def empty_cache(self, num_rows: int) -> Cache:
         """A cache for `max_length` positions of so many rows."""
         return self.config.blocks.empty_cache(num_rows, self.config.max_length)
 
@@ -86,7 +86,7 @@ class Planner(nnx.Module):
         self,
         ids: Int[Array, "B T"],
         *,
-        cache: LayerCache | None = None,
+        cache: Cache | None = None,
         at: Int[Array, " B"] | None = None,
     ) -> Prediction:
         """`at` is each row's first position; without it rows start at 0."""
@@ -100,9 +100,11 @@ class Planner(nnx.Module):
         whole = Mask(causal=True)  # without a cache all rows start alike
         mask = whole if cache is None else causal_mask(places, self.config.max_length)
         x = constrain(self._vectors(ids), "BTD")
-        x, cache = self.blocks.scan(
-            lambda layer, x, kept: layer(x, turn, mask, cache=kept, at=start), x, cache,
-            remat=self.config.remat,
-        )  # fmt: skip
+        if cache is None:
+            layer = lambda block, x, _: block(x, turn, mask)  # noqa: E731
+            x, _ = self.blocks.scan(layer, x, remat=self.config.remat)
+        else:
+            step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=start)  # noqa: E731
+            x, cache = self.blocks.fold(step, x, cache)
         x = self.norm(x)
         return Prediction(self.embed.attend(x) if self.head is None else self.head(x), cache)

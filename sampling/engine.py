@@ -124,7 +124,7 @@ class Engine:
             return []
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         cache = self._empty_cache(jnp.zeros(len(prompts), jnp.int32))
-        ids = _padded(prompts, cache.keys.shape[2])
+        ids = _padded(prompts, cache[0].keys.shape[2])
         logits, cache = self._step(jnp.array(ids), cache, jnp.zeros(len(prompts), jnp.int32))
         logits = logits[jnp.arange(len(prompts)), lengths - 1]
         made: list[list[int]] = [[] for _ in prompts]
@@ -139,6 +139,6 @@ class Engine:
             logits, cache = self._step(jnp.array(tokens[:, None]), cache, jnp.array(places))
             logits = logits[:, 0]
             running = np.array([not c.finished for c in constraints])
-            _require_room(places, running, cache.keys.shape[2])
+            _require_room(places, running, cache[0].keys.shape[2])
             places = np.where(running, places + 1, places)
         return made

@@ -10,9 +10,9 @@ from sampling.printing import print_codes
 from tests.tokenizer.menu import QUICK
 
 
-def fitted(task, data_of, num_steps):
+def fitted(task, data_of, num_steps, *, seed=0):
     """The model after so many steps, each on `data_of(key)`, and the losses."""
-    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
+    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(seed)), nnx.Param, ...)
     params = nnx.to_pure_dict(params)
     optimizer = optax.adam(1e-2)
     opt = optimizer.init(params)
@@ -26,7 +26,7 @@ def fitted(task, data_of, num_steps):
         return optax.apply_updates(params, updates), opt, value
 
     losses = []
-    for key in jax.random.split(jax.random.key(0), num_steps):
+    for key in jax.random.split(jax.random.key(seed), num_steps):
         params, opt, value = step(params, opt, key)
         losses.append(float(value))
     return nnx.merge(graphdef, params, {}), losses

@@ -21,6 +21,8 @@ from sampling.parallel import at_once, decode_masked
 from sampling.picking import Pick
 from sampling.policy import Policy
 from tests.bundles import RUN_OFTEN
+from tests.decoder.pages import config
+from tests.tokenizer.menu import QUICK
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -188,3 +190,23 @@ def test_without_glyphs_their_codes_are_not_looked_at():
     first = model(codes, masked, given(data))
     data["glyph_codes"] = 3 - data["glyph_codes"]
     np.testing.assert_array_equal(first, model(codes, masked, given(data)))
+
+
+def test_a_large_codebook_is_looked_up_and_means_the_same(monkeypatch):
+    """Vectors of codes and what they learn: a product with one-hots, and rows of the table."""
+    model = Decoder(config(), rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(model)
+    codes = jnp.array(np.random.default_rng(0).integers(0, 4, (2, 5, 6)))
+
+    def found():
+        def seen(params):
+            return jnp.sin(nnx.merge(graphdef, params).codes(codes)).sum(), params
+
+        run = jax.jit(jax.value_and_grad(seen, has_aux=True), compiler_options=QUICK)
+        (value, _), gradient = run(nnx.to_pure_dict(state))
+        return value, gradient["codes_in"]["kernel"]
+
+    multiplied = found()
+    monkeypatch.setattr("decoder.model.LARGE_CODEBOOK", 4)
+    for one, other in zip(found(), multiplied, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

@@ -39,7 +39,7 @@ def test_forward_loss_gradients_and_printing():
             steps, sheet = every_step(model, codes, told)
             loss = lambda p: task.loss(nnx.merge(graphdef, p), data, jax.random.key(0))[0]  # noqa: E731
             graded = jax.value_and_grad(loss)(params)
-            return whole, steps, sheet.cache.keys, *graded
+            return whole, steps, sheet.cache[0].keys, *graded
 
         out[dtype] = jax.jit(run, compiler_options=QUICK)(params)
     (exact, _, wide, exact_loss, _), (near, steps, cache, loss, grads) = out.values()

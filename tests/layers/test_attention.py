@@ -87,14 +87,15 @@ def test_the_layer_with_a_cache_is_the_plain_one_over_what_it_wrote(dtype):
     graphdef, state = nnx.split(layer)
     rng = np.random.default_rng(0)
     x = jnp.array(rng.normal(size=(B, T, 16)), dtype)
-    old = jnp.array(rng.normal(size=(2, B, S, 2, H)), dtype)
+    old = jnp.array(rng.normal(size=(2, B, 2, S, H)), dtype)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(state, x, old):
         layer, mask = nnx.merge(graphdef, state), MASKS["in a cache"]
         still = rotations(jnp.zeros((B, T, 1)), H)
         out, cache = layer(x, still, mask, cache=LayerCache(*old), at=AT[:, 0])
-        wanted = layer.out(plain(layer.query(x), cache.keys, cache.values, mask))
+        keys, values = (kept.swapaxes(1, 2) for kept in (cache.keys, cache.values))
+        wanted = layer.out(plain(layer.query(x), keys, values, mask))
         return out, wanted, cache, (layer.key(x), layer.value(x))
 
     out, wanted, cache, fresh = run(state, x, old)
@@ -102,7 +103,7 @@ def test_the_layer_with_a_cache_is_the_plain_one_over_what_it_wrote(dtype):
         assert out.dtype == kept.dtype == dtype
         for row, first in enumerate((0, 3)):
             there = np.array(before[row])
-            there[first : first + T] = new[row]
+            there[:, first : first + T] = new[row].swapaxes(0, 1)
             np.testing.assert_array_equal(kept[row], there)
     tolerance = 1e-5 if dtype == "float32" else 0.03
     np.testing.assert_allclose(out.astype(jnp.float32), wanted, atol=tolerance)

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from layers.attention import LayerCache
 from layers.axes import axes_tree, partition_spec
 from layers.block import Block, BlockConfig, Stack, causal_mask
 from layers.einsum import Einsum
@@ -53,14 +52,13 @@ def test_scan_equals_unrolled(stack):
 
 def test_cache_equals_no_cache(stack):
     x = jax.random.normal(jax.random.key(3), (2, 5, 32))
-    empty = jnp.zeros((CONFIG.num_layers, 2, 8, 2, 8))
-    cache = LayerCache(empty, empty)
+    cache = CONFIG.empty_cache(2, 8)
     outs = []
     for t in range(5):
         at = jnp.full((2,), t)
         turn = rotations(at[:, None, None].astype(jnp.float32), 8)
         mask = causal_mask(at[:, None], 8)
-        y, cache = stack.scan(
+        y, cache = stack.fold(
             lambda layer, y, c, turn=turn, mask=mask, at=at: layer(y, turn, mask, cache=c, at=at),
             x[:, t : t + 1],
             cache,

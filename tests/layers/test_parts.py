@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 from layers.attention import Attention
 from layers.axes import constrain, use_rules
 from layers.block import Block, BlockConfig
-from layers.einsum import Einsum
+from layers.einsum import Einsum, contract
 from layers.embedding import Embed
 from layers.losses import cross_entropy, reconstruction
 from layers.mlp import SwiGLU
@@ -181,3 +181,15 @@ def test_a_sharded_lookup_has_the_gradient_of_the_lookup():
     # what goes round is the gradient's pieces, and the ids do not
     kinds = {c.kind for c in work(text, 8).collectives}
     assert "reduce-scatter" in kinds and "all-to-all" not in kinds
+
+
+def test_a_product_is_einsums_and_its_kernel_is_not_turned_round():
+    """Letters are summed in the kernel's order: XLA copied the kernel of an attention's output."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.array(rng.normal(size=s), jnp.float32) for s in ((2, 1, 3, 4), (3, 4, 5)))
+    run = jax.jit(lambda x, kernel: contract("BTNH,NHD->BTD", x, kernel))
+    np.testing.assert_allclose(run(x, kernel), jnp.einsum("BTNH,NHD->BTD", x, kernel), atol=1e-5)
+    assert "transpose" not in str(jax.make_jaxpr(run)(x, kernel))
+    shared = jnp.array(rng.normal(size=(4, 3, 5)), jnp.float32)  # a letter that both keep
+    found = contract("BTQD,DQV->BTQV", x, shared)
+    np.testing.assert_allclose(found, jnp.einsum("BTQD,DQV->BTQV", x, shared), atol=1e-5)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers.attention import LayerCache
+from layers.attention import LayerCache, write
 from sampling.engine import Engine, generate_slowly
 from sampling.policy import Policy
 
@@ -32,16 +32,16 @@ def logits_of(ids):
 def step(ids, cache, at):
     """The same with the picked vectors kept in the cache."""
     places = at[:, None] + jnp.arange(ids.shape[1])
-    write = jax.vmap(lambda row, new, i: jax.lax.dynamic_update_slice(row, new, (i, 0, 0)))
-    keys = write(cache.keys[0], TABLE[places, ids][:, :, None], at)
-    sums = jnp.cumsum(keys[:, :, 0], axis=1)
+    (kept,) = cache
+    keys = write(kept.keys, TABLE[places, ids][:, :, None], at)
+    sums = jnp.cumsum(keys[:, 0], axis=1)
     logits = jnp.take_along_axis(sums, places[..., None], axis=1)
-    return logits, LayerCache(keys[None], cache.values)
+    return logits, (LayerCache(keys, kept.values),)
 
 
 def empty_cache(rows):
-    zeros = jnp.zeros((1, len(rows), CAPACITY, 1, VOCAB))
-    return LayerCache(zeros, zeros)
+    zeros = jnp.zeros((len(rows), 1, CAPACITY, VOCAB))
+    return (LayerCache(zeros, zeros),)
 
 
 class Walk:

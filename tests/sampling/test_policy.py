@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sampling.policy import Policy, choose, truncate
+from sampling.policy import Policy, choose, kth_largest, truncate
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 12)).astype(np.float32)
 
@@ -23,6 +23,18 @@ def softmax(logits):
 def test_top_k_keeps_the_k_best(k):
     rank = np.argsort(np.argsort(-LOGITS, -1), -1)
     np.testing.assert_array_equal(kept(Policy(1.0, top_k=k)), rank < k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 17, 200])
+def test_the_kth_largest_is_that_of_a_sort(k):
+    rng = np.random.default_rng(1)
+    rows = np.stack([
+        rng.normal(0, 5, 200), rng.integers(-3, 3, 200), -np.abs(rng.normal(0, 1e-30, 200)),
+        np.where(rng.random(200) < 0.5, -np.inf, rng.normal(size=200)),
+        np.where(rng.random(200) < 0.5, 0.0, -0.0),
+    ]).astype(np.float32)  # fmt: skip
+    found = np.asarray(jax.jit(kth_largest, static_argnums=1)(jnp.array(rows), k))
+    np.testing.assert_array_equal(found[:, 0], -np.sort(-rows, axis=-1)[:, k - 1])
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from ml_collections import ConfigDict
 
+from pipeline.sealed import read_config
 from pipeline.tasks import task_of
 from train.checkpoint.manifest import differences, git_revision, versions
 from train.export import ExportError, Parity, Stored, Table, Writer, open_tensors
@@ -77,7 +78,7 @@ def export(
     Without `parity` only the conversion is done, which holds one array at a time. Raises
     `ExportError` for a model that the format cannot express.
     """
-    config = ConfigDict(json.loads((Path(run) / "config.json").read_text()))
+    config = ConfigDict(read_config(run))
     table = family.table(config.model)
     with open_run(run) as (ours, _), fresh_folder(out) as folder:
         found = Parity(_version(family.library))

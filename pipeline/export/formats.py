@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from pipeline.export import family as families
 from pipeline.export.family import Family
+from pipeline.sealed import MODELS, read_config
 from train.export import ExportError, Parity
 
-MODELS = ("tokenizer", "planner", "decoder")
 _FAMILIES = {
     ("transformers", "planner"): "transformers:FAMILY",
     ("transformers", "decoder"): "transformers_decoder:DECODER",
@@ -40,15 +39,6 @@ def family_of(name: str, task: str) -> Family:
         there = ", ".join(format_ for format_, of in _FAMILIES if of == task) or "none"
         raise ExportError(f"a {task} has no place in {name}; formats that have one: {there}")
     return _found(_FAMILIES[name, task])  # type: ignore[return-value]
-
-
-def _task(run: Path) -> str:
-    path = Path(run) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{run} is no run and no bundle (no config.json, and no {'/, '.join(MODELS)}/)"
-        )
-    return json.loads(path.read_text())["task"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +72,13 @@ def send_out(
             raise ExportError(f"{name} is written in float32: leave --dtype out")
         return Sent({"": _found(_WHOLE[name])(source, out, parity=parity, **how)}, {})  # type: ignore[operator]
     if (source / "config.json").is_file():
-        family = family_of(name, _task(source))
+        family = family_of(name, read_config(source)["task"])
         return Sent({"": families.export(family, source, out, dtype=dtype, parity=parity)}, {})
     there = [model for model in MODELS if (source / model / "config.json").is_file()]
     if not there:
-        _task(source)
+        raise FileNotFoundError(
+            f"{source} is no run and no bundle (no config.json, and no {'/, '.join(MODELS)}/)"
+        )
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another folder, or remove it")
     sent = Sent({}, {})

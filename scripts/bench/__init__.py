@@ -1,0 +1,1 @@
+"""What scripts/benchmark.py measures: the machine, our generation, and others of the same shape."""

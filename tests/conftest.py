@@ -1,11 +1,14 @@
 """Eight emulated devices, and JAX as strict as production can bear."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 from tests.bundles import COMPILED_QUICKLY
 
+# A shell has what it puts into the background ignore SIGINT, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", COMPILED_QUICKLY]

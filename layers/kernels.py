@@ -86,10 +86,10 @@ def choose(query: Query, key: Keys, mask: Mask) -> str:
     return "xla"
 
 
-def attend(query: Query, key: Keys, value: Keys, mask: Mask, *, kernel: str = "") -> Query:
-    """What each query finds, by the kernel of the context unless one is named. In `query`'s dtype;
-    scores and softmax are float32."""
-    kernel = kernel or choose(query, key, mask)
+def attend(query: Query, key: Keys, value: Keys, mask: Mask) -> Query:
+    """What each query finds, by the kernel of the context. In `query`'s dtype; scores and softmax
+    are float32."""
+    kernel = choose(query, key, mask)
     if kernel == "xla":
         return by_xla(query, key, value, mask)
     run = by_cudnn if kernel == "cudnn" else splash.attend

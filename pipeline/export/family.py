@@ -128,7 +128,7 @@ def import_weights(
     task, theirs = task_of(config), family.opened(source)
     shapes = model_arrays(task)
     table.require(theirs, shapes)
-    left = [name for name in shapes if table.leaves_out(name)]
+    left = [name for name in shapes if table.leaves_out(name) and name not in table.given]
     found = Parity(_version(family.library))
     found.notes += [f"fresh, for the weights have none: {name}" for name in left]
     imported = {"from": family.library, "source": str(source), "fresh": left}

@@ -22,10 +22,8 @@ def arrays(workdir):
     return found
 
 
-@pytest.mark.parametrize(  # one device, with the same steps, is in test_kill.py for any task
-    ("task", "num_devices"),
-    [("tokenizer", 8), ("planner", 8), ("decoder", 8), ("recogniser", 1)],
-)
+@pytest.mark.parametrize("num_devices", [1, 8])
+@pytest.mark.parametrize("task", ["tokenizer", "planner", "decoder", "recogniser"])
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, task, num_devices):
     bundle = tiny_bundle() if task == "decoder" else tmp_path  # only it needs another's codes
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from evals.metrics.words import character_error_rate
 from train.log import Evaluation
-from train.plan import Probes
+from train.probes import Probes
 
 CHUNK = 16  # pages read at once
 

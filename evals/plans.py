@@ -16,7 +16,7 @@ from evals.metrics.placing import intersection_over_union
 from evals.report import sheet
 from evals.scoring import Case
 from train.log import Evaluation
-from train.plan import Probes
+from train.probes import Probes
 
 _PICTURES = 8
 

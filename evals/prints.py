@@ -11,7 +11,7 @@ from evals.metrics.pixels import psnr_db
 from evals.readers import RapidReader
 from evals.reading_back import read_back
 from train.log import Evaluation
-from train.plan import Probes
+from train.probes import Probes
 
 _PICTURES = 8
 

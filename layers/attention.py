@@ -49,13 +49,16 @@ def read(
     """What each query finds in a cache; scores and softmax are float32."""
     B, T, N, H = query.shape
     K = cache.keys.shape[1]
-    grouped = query.reshape(B, T, K, N // K, H)
+    # queries of a head's group in one: two products of matrices a row and head, as they lie
+    grouped = query.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
     keys, values = cache.keys.astype(query.dtype), cache.values.astype(query.dtype)
     wide = {"preferred_element_type": jnp.float32}
-    scores = jnp.einsum("BTKGH,BKSH->BKGTS", grouped, keys, **wide) * H**-0.5
+    scores = jnp.einsum("BKRH,BKSH->BKRS", grouped, keys, **wide) * H**-0.5
+    scores = scores.reshape(B, K, N // K, T, -1)
     scores = jnp.where(seen[:, :, None], scores, jnp.finfo(jnp.float32).min)
-    found = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    return jnp.einsum("BKGTS,BKSH->BTKGH", found, values).reshape(query.shape)
+    share = jax.nn.softmax(scores, axis=-1).astype(query.dtype).reshape(B, K, -1, keys.shape[2])
+    found = jnp.einsum("BKRS,BKSH->BKRH", share, values).reshape(B, K, N // K, T, H)
+    return found.transpose(0, 3, 1, 2, 4).reshape(query.shape)
 
 
 class Attention(nnx.Module):

@@ -79,7 +79,7 @@ class Bundle:
         self._plates = dataclasses.replace(plates, legible_px=self.legible_px)
         learnt = self.planner.manifest["identity"].get("prompt_tokenizer", "")
         self._plates.reader.require_learnt(learnt, where=f"{folder}/planner")
-        self._print = self.decoder.jit(print_codes, static_argnames="press")
+        self._print = self.decoder.probes.compiled(print_codes, static_argnames="press")
 
     @property
     def steps(self) -> tuple[int, ...]:

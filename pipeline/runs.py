@@ -41,7 +41,8 @@ from train.data.batching import Batches, batches, in_turn
 from train.data.codes import open_caches, origins, page_px, require_same
 from train.data.sources import DataConfig, Pages, Plans, heldout, open_buckets
 from train.loop import Evaluator
-from train.plan import LoopConfig, Probes
+from train.plan import LoopConfig
+from train.probes import Probes
 from train.task import Task
 
 
@@ -145,7 +146,8 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
             codes = jnp.zeros(given["glyph_codes"].shape, jnp.int32)
             masked = jnp.ones(codes.shape[:3], bool)
             keys = jax.random.split(jax.random.key(0), len(codes))
-            chosen = print_codes(probes, codes, masked, given, keys, press=press)
+            print_all = probes.compiled(print_codes, static_argnames="press")
+            chosen = print_all(codes, masked, given, keys, press=press)
             own = tokenizer.probes["encode"](np.stack([r["pixels"] for r in records]))
             passes = num_passes(probes, press, masked[0].size)
             found = {"code_accuracy": float((chosen == own).mean()), "num_passes": passes}

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from layers.attention import Cache
 from layers.axes import constrain
-from layers.block import Block, BlockConfig, Stack, causal_mask, require_remat
+from layers.block import Block, BlockConfig, Layers, Stack, causal_mask, require_remat
 from layers.einsum import Einsum
 from layers.embedding import Embed
 from layers.masks import Mask
@@ -88,8 +88,10 @@ class Planner(nnx.Module):
         *,
         cache: Cache | None = None,
         at: Int[Array, " B"] | None = None,
+        layers: Layers | None = None,
     ) -> Prediction:
-        """`at` is each row's first position; without it rows start at 0."""
+        """`at` is each row's first position; without it rows start at 0. A loop over ids has the
+        `layers` apart already (`Stack.unstacked`)."""
         B, T = ids.shape
         start = jnp.zeros((B,), jnp.int32) if at is None else at
         places = start[:, None] + jnp.arange(T)
@@ -105,6 +107,6 @@ class Planner(nnx.Module):
             x, _ = self.blocks.scan(layer, x, remat=self.config.remat)
         else:
             step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=start)  # noqa: E731
-            x, cache = self.blocks.fold(step, x, cache)
+            x, cache = self.blocks.fold(step, x, cache, layers=layers)
         x = self.norm(x)
         return Prediction(self.embed.attend(x) if self.head is None else self.head(x), cache)

@@ -44,15 +44,18 @@ class PlannerTask:
         return "hidden" if path[0] == "blocks" and path[-1] == "kernel" else "rest"
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:
-        """`logits` ids -> logits; `step` (ids, cache, at) -> (logits, cache); `empty_cache` over a
-        row each."""
+        """`logits` ids -> logits; `step` (ids, cache, at) -> (logits, cache); `apart` the layers
+        one by one, for a `step` in a loop; `empty_cache` over a row each."""
 
-        def step(model: Planner, ids: Array, cache: Any, at: Array) -> tuple[Array, Any]:
-            out = model(ids, cache=cache, at=at)
+        def step(
+            model: Planner, ids: Array, cache: Any, at: Array, layers: Any = None
+        ) -> tuple[Array, Any]:
+            out = model(ids, cache=cache, at=at, layers=layers)
             return out.logits, out.cache
 
         return {
             "logits": lambda model, ids: model(ids).logits,
             "step": step,
+            "apart": lambda model: model.blocks.unstacked(),
             "empty_cache": lambda model, rows: model.empty_cache(rows.shape[0]),
         }

@@ -1,42 +1,37 @@
-"""Token generation under constraints: a slow loop that is the specification, and the cached one
-that agrees with it.
+"""Token generation under constraints: a slow loop that is the specification, and an engine that
+agrees with it.
 
 Both draw the id at position t of a row with `fold_in(row's key, t)`, so a row's ids depend neither
 on its neighbours nor on the batch's size.
+
+The engine keeps a fixed number of slots busy with any number of rows: a slot whose row has ended
+takes the next one (continuous batching). Its programs have few shapes, so that they are compiled
+once: of the slots, of prompts by bucket, of automata by bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from sampling.ahead import do_round, fill, open_slots
+from sampling.batch import Alphabet, Automaton, Batch, Constraint, Programs, Request, bucket
 from sampling.policy import Policy, choose
 
 
 @runtime_checkable
-class Constraint(Protocol):
-    """What may come next: `allowed()` has one byte an id."""
+class Compiling(Protocol):
+    """A model's probes, and whole programs over them (`train.probes.Probes`)."""
 
-    finished: bool
-
-    def allowed(self) -> bytes:
-        """1 at each id that may come next."""
+    def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """`function(probes, *arrays)` as a compiled function of the arrays."""
         ...
-
-    def advance(self, token: int) -> None:
-        """Take one of them."""
-        ...
-
-
-def _mask(constraint: Constraint, vocab_size: int) -> np.ndarray:
-    if constraint.finished:
-        return np.ones(vocab_size, bool)
-    return np.frombuffer(constraint.allowed(), np.uint8) > 0
 
 
 def generate_slowly(
@@ -50,7 +45,7 @@ def generate_slowly(
     ids = list(prompt)
     while not constraint.finished:
         logits = logits_of(jnp.array([ids], jnp.int32))[0, -1]
-        mask = jnp.array(_mask(constraint, logits.shape[-1]))
+        mask = jnp.array(np.frombuffer(constraint.allowed(), np.uint8) > 0)
         allowed = jnp.where(mask, logits.astype(jnp.float32), -jnp.inf)
         token = int(choose(jax.random.fold_in(key, len(ids)), allowed, policy))
         constraint.advance(token)
@@ -58,87 +53,75 @@ def generate_slowly(
     return ids[len(prompt) :]
 
 
-def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> np.ndarray:
-    """int32 [B T]: T is a multiple of 64, so that few shapes compile, but at most `capacity`."""
-    for i, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= capacity:
-            size = f"has {len(prompt)} ids" if prompt else "is empty"
-            raise ValueError(f"prompt {i} {size} and the cache holds {capacity}")
-    longest = max(map(len, prompts))
-    ids = np.zeros((len(prompts), min(-(-longest // 64) * 64, capacity)), np.int32)
-    for row, prompt in zip(ids, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    return ids
-
-
-def _require_room(places: np.ndarray, running: np.ndarray, capacity: int) -> None:
-    full = np.nonzero(running & (places + 1 >= capacity))[0]
-    if len(full):
-        raise ValueError(f"row {full[0]} goes on beyond the {capacity} ids that the cache holds")
-
-
 class Engine:
-    """Many rows at once with a cache: `step(ids [B T], cache, at [B]) -> (logits, cache)`.
+    """Many rows at once with a cache: the probes are `step(ids [B T], cache, at [B]) -> (logits,
+    cache)`, `empty_cache(rows)` and, for a model whose layers are stacked, `apart()`.
 
-    Prompts are padded on the right; a padded position is overwritten before any query may look at
-    it.
+    A round writes `ahead` ids of at most `num_slots` rows on the device, and the host verifies them
+    after it. Prompts are padded on the right; a padded position is overwritten before any query may
+    look at it.
     """
 
     def __init__(
         self,
-        step: Callable[[Array, Any, Array], tuple[Array, Any]],
-        empty_cache: Callable[[Array], Any],
+        probes: Compiling,
         *,
         policy: Policy = Policy(),  # noqa: B008  # a frozen value
+        alphabet: Alphabet | None = None,
+        num_slots: int = 32,
+        ahead: int = 8,
     ) -> None:
-        self._step = step
-        self._empty_cache = empty_cache
-        self._choose = jax.jit(self._pick)
-        self._policy = policy
-
-    def _pick(
-        self,
-        logits: Float[Array, "B V"],
-        mask: Bool[Array, "B V"],
-        keys: Array,
-        places: Int[Array, " B"],
-    ) -> Int[Array, " B"]:
-        allowed = jnp.where(mask, logits.astype(jnp.float32), -jnp.inf)
-        here = jax.vmap(jax.random.fold_in)(keys, places)
-        return jax.vmap(lambda key, row: choose(key, row, self._policy))(here, allowed)
+        if num_slots < 1 or ahead < 1:
+            raise ValueError(f"num_slots {num_slots} and ahead {ahead} are to be at least 1")
+        round_ = probes.compiled(do_round, static_argnames="policy", donate_argnums=0)
+        self._programs = Programs(
+            probes.compiled(open_slots, static_argnames="ahead"),
+            probes.compiled(fill, donate_argnums=0),
+            functools.partial(round_, policy=policy), policy.truncates,
+        )  # fmt: skip
+        self._alphabet = alphabet
+        self._num_slots, self._ahead = num_slots, ahead
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], constraints: Sequence[Constraint], keys: Array
-    ) -> list[list[int]]:
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[Callable[[], Constraint]],
+        keys: Array, automata: Sequence[Automaton | None] | None = None,
+    ) -> list[list[int]]:  # fmt: skip
         """The ids that follow each prompt, until its constraint has finished.
 
         Raises `ValueError` naming the prompt that is empty or that the cache cannot hold with its
         ids.
         """
-        if len(prompts) != len(constraints) or len(prompts) != len(keys):
+        automata = [None] * len(prompts) if automata is None else automata
+        if not len(prompts) == len(starts) == len(keys) == len(automata):
             raise ValueError(
-                f"{len(prompts)} prompts, {len(constraints)} constraints and {len(keys)} keys: "
+                f"{len(prompts)} prompts, {len(starts)} constraints and {len(keys)} keys: "
                 "a row needs one of each"
             )
-        if not prompts:
-            return []
-        lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-        cache = self._empty_cache(jnp.zeros(len(prompts), jnp.int32))
-        ids = _padded(prompts, cache[0].keys.shape[2])
-        logits, cache = self._step(jnp.array(ids), cache, jnp.zeros(len(prompts), jnp.int32))
-        logits = logits[jnp.arange(len(prompts)), lengths - 1]
+        requests = map(Request, prompts, starts, keys, automata)
         made: list[list[int]] = [[] for _ in prompts]
-        places = lengths
-        while not all(c.finished for c in constraints):
-            mask = np.stack([_mask(c, logits.shape[-1]) for c in constraints])
-            tokens = np.asarray(self._choose(logits, mask, keys, places))
-            for row, constraint, token in zip(made, constraints, tokens, strict=True):
-                if not constraint.finished:
-                    constraint.advance(int(token))
-                    row.append(int(token))
-            logits, cache = self._step(jnp.array(tokens[:, None]), cache, jnp.array(places))
-            logits = logits[:, 0]
-            running = np.array([not c.finished for c in constraints])
-            _require_room(places, running, cache[0].keys.shape[2])
-            places = np.where(running, places + 1, places)
+        for index, ids in self.stream(requests, at_most=len(prompts)):
+            made[index] = ids
         return made
+
+    def stream(
+        self, requests: Iterable[Request], *, at_most: int | None = None
+    ) -> Iterator[tuple[int, list[int]]]:
+        """(index of the request, the ids that follow its prompt) as rows are done, in any order.
+        Requests are taken when there is a slot for them; `at_most` says how many there are, if that
+        is known.
+
+        Raises `ValueError` as `generate` does.
+        """
+        waiting, num_slots = enumerate(requests), self._num_slots
+        if at_most is not None:
+            num_slots = min(num_slots, bucket(at_most, 1))
+        batches = [Batch(self._programs, self._alphabet, num_slots, self._ahead)]
+        if at_most is None or at_most > num_slots:  # while one is verified, the other is written
+            batches.append(Batch(self._programs, self._alphabet, num_slots, self._ahead))
+        while True:
+            for batch in batches:
+                yield from batch.collect()
+                yield from batch.refill(waiting)
+                batch.launch()
+            if not any(batch.is_busy for batch in batches):
+                return

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
+from jaxtyping import Array
 
 from blueprint import codec
 from blueprint.check import demerits
-from blueprint.copying import automaton
+from blueprint.copying import automaton, quoted
+from blueprint.draft import classes, masks, outline
 from blueprint.grammar import Limits
 from blueprint.reading import PromptReader
 from blueprint.schema import Blueprint
 from blueprint.wishes import Wishes
-from sampling.engine import Engine
+from sampling.engine import Alphabet, Compiling, Engine, Request
 from sampling.policy import Policy
 
 SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy one are drawn
@@ -36,8 +38,42 @@ class Plates:
     legible_px: float | None = None
 
 
+def _request(index: int, prompt: str, plates: Plates, key: Array) -> Request:
+    """What the engine makes of a prompt. Raises `ValueError` naming the prompt when not even the
+    shortest plan of it fits."""
+    ids = plates.reader.ids(prompt)
+    left = dataclasses.replace(plates.limits, max_ids=plates.limits.max_ids - len(ids))
+    how = {"min_type_px": plates.min_type_px, "wishes": plates.wishes}
+    draft = outline(
+        page_px=left.page_px, quotes=quoted(prompt),
+        boxes=plates.wishes.boxes if plates.min_type_px else {},
+    )  # fmt: skip
+    return Request(ids, functools.partial(automaton, prompt, left, **how), key, draft)
+
+
+def plans_as_made(
+    probes: Compiling,
+    prompts: Iterable[str],
+    plates: Plates,
+    *,
+    seed: int = 0,
+    policy: Policy = Policy(),  # noqa: B008  # a frozen value
+    num_slots: int = 32,
+) -> Iterator[tuple[int, Blueprint]]:
+    """(index of the prompt, its blueprint) in the order in which they are done, of any number of
+    prompts, which are read as there is room for them. Raises as `plan_pages` does."""
+    keys = (jax.random.fold_in(jax.random.key(seed), i) for i in itertools.count())
+    engine = Engine(
+        probes, policy=policy, alphabet=Alphabet(masks(), classes()), num_slots=num_slots
+    )
+    at_most = len(prompts) if isinstance(prompts, Sequence) else None
+    asked = (_request(i, p, plates, k) for i, (p, k) in enumerate(zip(prompts, keys, strict=False)))
+    for index, ids in engine.stream(asked, at_most=at_most):
+        yield index, codec.decode(ids)
+
+
 def plan_pages(
-    probes: Mapping[str, Callable[..., Any]],
+    probes: Compiling,
     prompts: Sequence[str],
     plates: Plates,
     *,
@@ -46,22 +82,15 @@ def plan_pages(
 ) -> list[Blueprint]:
     """A blueprint for each prompt: always valid, every quoted string verbatim and in order.
 
-    `probes` are a planner's `step` and `empty_cache`. Raises `ValueError` when a prompt is too long
-    for the planner, `BlueprintError` for a wish about a string that it does not quote.
+    `probes` are a planner's. Raises `ValueError` when a prompt is too long for the planner,
+    `BlueprintError` for a wish about a string that it does not quote.
     """
-    ids = [plates.reader.ids(prompt) for prompt in prompts]
-    rules = []
-    for prompt, row in zip(prompts, ids, strict=True):
-        left = dataclasses.replace(plates.limits, max_ids=plates.limits.max_ids - len(row))
-        how = {"min_type_px": plates.min_type_px, "wishes": plates.wishes}
-        rules.append(automaton(prompt, left, **how))
-    engine = Engine(probes["step"], probes["empty_cache"], policy=policy)
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
-    return [codec.decode(row) for row in engine.generate(ids, rules, keys)]
+    made = dict(plans_as_made(probes, prompts, plates, seed=seed, policy=policy))
+    return [made[i] for i in range(len(prompts))]
 
 
 def best_plans(
-    probes: Mapping[str, Callable[..., Any]],
+    probes: Compiling,
     prompts: Sequence[str],
     plates: Plates,
     *,

@@ -36,6 +36,14 @@ class Policy:
             if not holds:
                 raise ValueError(f"{name} {getattr(self, name)} would leave nothing to choose from")
 
+    @property
+    def truncates(self) -> bool:
+        """Whether the choice depends on what else may be chosen, and not only on which of it is
+        best: whether it may change when something that it is not is no longer allowed."""
+        if self.temperature == 0:
+            return self.ordered
+        return bool(self.top_k or self.min_p or self.top_p < 1)
+
 
 def kth_largest(logits: Float[Array, "*B V"], k: int) -> Float[Array, "*B 1"]:
     """The k-th largest of each row, found bit by bit by counting: a sort takes longer.

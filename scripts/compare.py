@@ -29,7 +29,7 @@ import pipeline
 from train import config as configs
 from train.log import Evaluation
 from train.loop import train
-from train.plan import Probes
+from train.probes import Probes
 
 PROBE_STEPS = 40  # timed after as many that compile and warm up
 

@@ -22,7 +22,8 @@ from train.feeding import place_batch, rows_here
 from train.guard import Diverged, Streak
 from train.hardware import preset
 from train.log import Evaluation, Log, forget_evaluation
-from train.plan import LoopConfig, Plan, Probes, bind, identity, plan
+from train.plan import LoopConfig, Plan, bind, identity, plan
+from train.probes import Probes
 from train.profiling import Profiler
 from train.state import State
 from train.supervision import Supervision, supervision
@@ -214,17 +215,13 @@ class _Run:
         """What the evaluator found, None if the run was asked to stop meanwhile: every probe looks
         first."""
 
-        def looking(probe: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arrays: Any) -> Any:
-                if self.pace.is_asked():
-                    raise _Asked
-                return probe(*arrays)
-
-            return call
+        def look() -> None:
+            if self.pace.is_asked():
+                raise _Asked
 
         with self.watch.span("evaluation"):
             try:
-                return evaluate(step, {name: looking(probe) for name, probe in probes.items()})
+                return evaluate(step, probes.watched(look))
             except _Asked:
                 return None
 

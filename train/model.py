@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from train.plan import Probes
+from train.probes import Probes, Programs
 from train.task import Task
 
 
@@ -26,22 +25,8 @@ class Model:
     manifest: Mapping[str, Any]
     weight_hash: str
 
-    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """`function(probes, *arrays)` compiled with the weights as its arguments."""
-        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
-
-        def on(weights: Any, extra: Any, *arrays: Any, **named: Any) -> Any:
-            model = nnx.merge(graphdef, weights, extra)
-            probes = {
-                name: functools.partial(probe, model) for name, probe in self.task.probes().items()
-            }
-            return function(probes, *arrays, **named)
-
-        jitted = jax.jit(on, **options)
-        return lambda *arrays, **named: jitted(self.weights, self.extra, *arrays, **named)
-
     @functools.cached_property
     def probes(self) -> Probes:
         """The task's probes over arrays alone."""
-        ask = lambda name: self.jit(lambda probes, *arrays: probes[name](*arrays))  # noqa: E731
-        return {name: ask(name) for name in self.task.probes()}
+        graphdef, _ = nnx.split(nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0))))
+        return Probes(Programs(self.task, graphdef), self.weights, self.extra)

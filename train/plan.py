@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -22,13 +21,13 @@ from train.checkpoint.retention import CheckpointConfig
 from train.guard import GuardConfig
 from train.hardware import preset
 from train.optimizer import OptimizerConfig
+from train.probes import Probes, Programs
 from train.profiling import ProfileConfig
 from train.state import State, shardings
 from train.step import Step, gradients_of, one_step
 from train.supervision.watchdog import Deadlines
 from train.task import Task
 
-Probes = Mapping[str, Callable[..., Any]]
 _FREE = (
     "checkpoint", "log_every_steps", "eval_every_steps", "num_workers", "mesh", "dcn_mesh",
     "attention", "microbatches", "guard", "deadlines", "fall_back", "hardware", "profile",
@@ -148,41 +147,10 @@ def _strong(array: Any) -> Any:
 
 
 def bind(task: Task, graphdef: Any, mesh: Mesh) -> Callable[[State], Probes]:
-    """The task's probes, jitted once, as functions of arrays alone for the state they are given.
-    Every process gets all of what they return."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    jitted = {
-        name: jax.jit(
-            lambda w, e, *xs, _probe=probe: _probe(nnx.merge(graphdef, w, e), *xs),
-            out_shardings=whole if jax.process_count() > 1 else None,
-        )
-        for name, probe in task.probes().items()
-    }
-
-    def for_state(state: State) -> Probes:
-        return {
-            name: lambda *xs, _f=f: _f(state.weights, state.extra, *_everywhere(xs, whole))
-            for name, f in jitted.items()
-        }
-
-    return for_state
-
-
-def _everywhere(given: Any, whole: NamedSharding) -> Any:
-    """Arrays that every process made alike, as arrays of all of them."""
-    if jax.process_count() == 1:
-        return given
-
-    def place(x: Any) -> Any:
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
-            return x
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = place(jax.random.key_data(x))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
-
-    return jax.tree.map(place, given)
+    """The task's probes, compiled once, for each state that they are given. Every process gets all
+    of what they return."""
+    programs = Programs(task, graphdef, whole=NamedSharding(mesh, PartitionSpec()))
+    return lambda state: Probes(programs, state.weights, state.extra)
 
 
 def identity(

@@ -259,9 +259,8 @@ def compare(bundle: Bundle, folder: Path, found: Parity) -> None:
     length = programs(bundle)["plan"].inputs["ids"].shape[1]
     lengths = np.array([len(ids) for ids in prompts], np.int32)
     padded = np.stack([np.pad(ids, (0, length - len(ids))) for ids in prompts]).astype(np.int32)
-    planner = bundle.planner.probes
-    engine = Engine(planner["step"], planner["empty_cache"])
-    free = [_Free(length - n - 1) for n in lengths]
+    engine = Engine(bundle.planner.probes)
+    free = [functools.partial(_Free, length - n - 1) for n in lengths]
     rows = engine.generate(prompts, free, jax.random.split(jax.random.key(0), 3))
     whole = run(folder, "plan")(padded, lengths)
     for i, row in enumerate(rows):

@@ -12,16 +12,19 @@ from flax import nnx
 
 from blueprint import codec, vocab
 from blueprint.check import copy_fidelity, demerits
-from blueprint.copying import automaton
+from blueprint.copying import automaton, quoted
+from blueprint.draft import classes, masks, outline
 from blueprint.grammar import Limits
 from layers.block import BlockConfig
 from planner.examples import example
 from planner.model import Planner, PlannerConfig
 from planner.task import PlannerTask
+from sampling.batch import Alphabet
 from sampling.engine import Engine, generate_slowly
 from sampling.planning import SPREAD, Plates, best_plans, plan_pages
 from sampling.policy import Policy
 from tests.bundles import RUN_OFTEN
+from tests.probes import of_model
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
 
@@ -64,22 +67,20 @@ def test_examples_mark_the_blueprint():
 def probes():
     """Those of one tiny planner, each compiled once for all tests."""
     task = PlannerTask(TINY)
-    model = task.init(nnx.Rngs(1))
-    return {
-        name: jax.jit(lambda *xs, _probe=probe: _probe(model, *xs), compiler_options=RUN_OFTEN)
-        for name, probe in task.probes().items()
-    }
+    graphdef, params = nnx.split(task.init(nnx.Rngs(1)))
+    return of_model(task, graphdef, nnx.to_pure_dict(params), compiler_options=RUN_OFTEN)
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
 def test_the_engine_is_the_slow_loop(policy, probes):
     prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
     ids = [vocab.encode_prompt(p) for p in prompts]
-    rules = lambda: [automaton(p, Limits((64, 64), 90)) for p in prompts]  # noqa: E731
+    rules = [functools.partial(automaton, p, Limits((64, 64), 90)) for p in prompts]
     keys = jax.random.split(jax.random.key(3), 2)
-    fast = Engine(probes["step"], probes["empty_cache"], policy=policy)
-    made = fast.generate(ids, rules(), keys)
-    alone = fast.generate(ids[1:], rules()[1:], keys[1:])
+    drafts = [outline(page_px=(64, 64), quotes=quoted(p)) for p in prompts]
+    fast = Engine(probes, policy=policy, alphabet=Alphabet(masks(), classes()))
+    made = fast.generate(ids, rules, keys, drafts)
+    alone = fast.generate(ids[1:], rules[1:], keys[1:], drafts[1:])
     assert alone[0] == made[1]
 
     def padded(x):
@@ -87,8 +88,8 @@ def test_the_engine_is_the_slow_loop(policy, probes):
         ids[:, : x.shape[1]] = x
         return np.asarray(probes["logits"](ids))[:, : x.shape[1]]
 
-    for prompt, row, rule, key, page in zip(ids, made, rules(), keys, prompts, strict=True):
-        assert generate_slowly(padded, prompt, rule, key, policy) == row
+    for prompt, row, rule, key, page in zip(ids, made, rules, keys, prompts, strict=True):
+        assert generate_slowly(padded, prompt, rule(), key, policy) == row
         assert copy_fidelity(page, codec.decode(row)) == 1.0
 
 

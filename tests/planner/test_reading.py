@@ -19,6 +19,7 @@ from planner.examples import example
 from planner.model import PlannerConfig
 from planner.task import PlannerTask
 from sampling.planning import Plates, plan_pages
+from tests.probes import of_model
 from tests.tokenizer.menu import QUICK
 from train.checkpoint import CheckpointError, Checkpoints, manifest
 from train.config import load
@@ -83,12 +84,7 @@ def fresh(reader):
 
 def test_it_plans_end_to_end_with_every_quote_verbatim(fresh, reader):
     task, graphdef, params = fresh
-    probes = {
-        name: jax.jit(
-            lambda *xs, _f=f: _f(nnx.merge(graphdef, params), *xs), compiler_options=QUICK
-        )
-        for name, f in task.probes().items()
-    }
+    probes = of_model(task, graphdef, params, compiler_options=QUICK)
     plates = Plates(Limits((128, 128), 200), min_type_px=8, reader=reader)
     for prompt, page in zip(PROMPTS, plan_pages(probes, PROMPTS, plates), strict=True):
         assert copy_fidelity(prompt, page) == 1.0

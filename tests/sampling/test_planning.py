@@ -6,6 +6,7 @@ from blueprint.grammar import Limits
 from blueprint.schema import Blueprint, Box, Text
 from sampling import planning
 from sampling.planning import Plates, best_plans
+from tests.probes import Loose
 
 PROMPT = 'a sign "Hi"'
 
@@ -24,4 +25,4 @@ def test_type_that_is_legible_is_chosen(monkeypatch, legible_px, tried, chosen):
     plans = iter(tried)
     monkeypatch.setattr(planning, "plan_pages", lambda *args, **how: [sign(next(plans))])
     plates = Plates(Limits((128, 128), 150), legible_px=legible_px)
-    assert best_plans({}, [PROMPT], plates, num_tries=len(tried)) == [sign(chosen)]
+    assert best_plans(Loose({}), [PROMPT], plates, num_tries=len(tried)) == [sign(chosen)]

@@ -56,9 +56,16 @@ def _numbers(least: int, most: int) -> Mask:
     return mask_of(vocab.number(n) for n in range(least, most + 1))
 
 
+def _span(first: int, allowed: np.ndarray) -> Mask:
+    """1 at the ids from `first` on that a bool allows."""
+    mask = bytearray(vocab.SIZE)
+    mask[first : first + len(allowed)] = allowed.astype(np.uint8).tobytes()
+    return bytes(mask)
+
+
 def _number_of(allowed: np.ndarray) -> Walk:
     """One of the numbers that a bool [1001] allows."""
-    token = yield mask_of(vocab.number(int(n)) for n in np.nonzero(allowed)[0])
+    token = yield _span(vocab.number(0), allowed)
     return token - vocab.number(0)
 
 
@@ -312,7 +319,7 @@ class Grammar:
         colour = "#"
         for _ in range(3):
             open_digits = allowed.reshape(16, -1).any(axis=1)
-            token = yield mask_of(vocab.hex_digit(int(n)) for n in np.nonzero(open_digits)[0])
+            token = yield _span(vocab.hex_digit(0), open_digits)
             digit = token - vocab.hex_digit(0)
             allowed = allowed[digit]
             colour += f"{digit:x}"

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt32
 
 from sampling.ahead import Slots, Tables
 
@@ -48,12 +48,12 @@ class Automaton(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A row to be made: its prompt, what starts its constraint afresh, its key and, if anything is
-    known of the constraint, its automaton (over the engine's alphabet)."""
+    """A row to be made: its prompt, what starts its constraint afresh, the data of its key and, if
+    anything is known of the constraint, its automaton (over the engine's alphabet)."""
 
     prompt: Sequence[int]
     start: Callable[[], Constraint]
-    key: Array
+    key: UInt32[np.ndarray, " _"]
     automaton: Automaton | None = None
 
 
@@ -219,7 +219,7 @@ class Batch:
         for i, (slot, row) in enumerate(taken.items()):
             prompt = row.request.prompt
             ids[i, : len(prompt)], lengths[i], where[i] = prompt, len(prompt), slot
-            keys[i] = np.asarray(jax.random.key_data(row.request.key))
+            keys[i] = row.request.key
             self._rows[slot] = row
             self._note(slot, row.request.automaton)
         self._slots = self._do.fill(self._slots, where, ids, lengths, keys)

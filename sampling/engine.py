@@ -97,7 +97,8 @@ class Engine:
                 f"{len(prompts)} prompts, {len(starts)} constraints and {len(keys)} keys: "
                 "a row needs one of each"
             )
-        requests = map(Request, prompts, starts, keys, automata)
+        data = np.asarray(jax.random.key_data(keys))
+        requests = map(Request, prompts, starts, data, automata)
         made: list[list[int]] = [[] for _ in prompts]
         for index, ids in self.stream(requests, at_most=len(prompts)):
             made[index] = ids

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
-from jaxtyping import Array
+import numpy as np
 
 from blueprint import codec
 from blueprint.check import demerits
@@ -21,6 +21,8 @@ from blueprint.wishes import Wishes
 from sampling.engine import Alphabet, Compiling, Engine, Request
 from sampling.policy import Policy
 
+_KEYS = 256  # keys are made so many at once
+_fold = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy one are drawn
 
 
@@ -38,7 +40,7 @@ class Plates:
     legible_px: float | None = None
 
 
-def _request(index: int, prompt: str, plates: Plates, key: Array) -> Request:
+def _request(index: int, prompt: str, plates: Plates, key: np.ndarray) -> Request:
     """What the engine makes of a prompt. Raises `ValueError` naming the prompt when not even the
     shortest plan of it fits."""
     ids = plates.reader.ids(prompt)
@@ -49,6 +51,13 @@ def _request(index: int, prompt: str, plates: Plates, key: Array) -> Request:
         boxes=plates.wishes.boxes if plates.min_type_px else {},
     )  # fmt: skip
     return Request(ids, functools.partial(automaton, prompt, left, **how), key, draft)
+
+
+def _keys(seed: int) -> Iterator[np.ndarray]:
+    """The data of each row's key, without end."""
+    for start in itertools.count(step=_KEYS):
+        keys = _fold(jax.random.key(seed), start + np.arange(_KEYS))
+        yield from np.asarray(jax.random.key_data(keys))
 
 
 def plans_as_made(
@@ -62,12 +71,11 @@ def plans_as_made(
 ) -> Iterator[tuple[int, Blueprint]]:
     """(index of the prompt, its blueprint) in the order in which they are done, of any number of
     prompts, which are read as there is room for them. Raises as `plan_pages` does."""
-    keys = (jax.random.fold_in(jax.random.key(seed), i) for i in itertools.count())
     engine = Engine(
         probes, policy=policy, alphabet=Alphabet(masks(), classes()), num_slots=num_slots
     )
     at_most = len(prompts) if isinstance(prompts, Sequence) else None
-    asked = (_request(i, p, plates, k) for i, (p, k) in enumerate(zip(prompts, keys, strict=False)))
+    asked = (_request(i, p, plates, k) for i, (p, k) in enumerate(zip(prompts, _keys(seed), strict=False)))
     for index, ids in engine.stream(asked, at_most=at_most):
         yield index, codec.decode(ids)
 

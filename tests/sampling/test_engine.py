@@ -153,10 +153,11 @@ def test_rows_come_as_they_are_done_and_are_asked_for_as_there_is_room():
     asked = []
 
     def requests():
+        key = np.asarray(jax.random.key_data(KEYS[0]))
         for i in range(9):
             asked.append(i)
             count = 20 if i == 0 else 2
-            yield Request([3], functools.partial(Walk, count), KEYS[0], Turns(count))
+            yield Request([3], functools.partial(Walk, count), key, Turns(count))
 
     engine = Engine(PROBES, alphabet=ALPHABET, num_slots=2, ahead=2)
     stream = engine.stream(requests())

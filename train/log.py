@@ -19,6 +19,8 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from train.readings import Readings
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -77,7 +79,7 @@ class Log:
         self._every_steps = every_steps
         self._far = jax.default_backend() != "cpu"  # else asking takes longer than reading
         self._see = see
-        self._late: tuple[int, Mapping[str, Any]] | None = None
+        self._late: tuple[int, Readings] | None = None
         self._beside: Callable[[], Mapping[str, float]] = dict
         records = _records(workdir, lambda row: row["step"] <= step) if active else Path(os.devnull)
         self._file = records.open("a")
@@ -101,12 +103,11 @@ class Log:
         `train.supervision.meter.Meter.rates`)."""
         self._beside = rates
 
-    def later(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def later(self, step: int, scalars: Readings) -> None:
         """One more step was dispatched: keep its scalars, and read those of the step before."""
         self._read(write=False)
         if self._far:  # on their way as soon as they are there
-            for value in scalars.values():
-                value.copy_to_host_async()
+            scalars.copy_to_host_async()
         self._late = step, scalars
         self._bar.update()
 
@@ -119,9 +120,7 @@ class Log:
         if self._late is None:
             return {}
         (step, late), self._late = self._late, None
-        values = {
-            name: float(np.asarray(late[name])) for name in sorted(late, key=lambda n: n != "loss")
-        }
+        values = late.read()
         skipped = bool(values.get("skipped"))
         due = self._every_steps > 0 and step % self._every_steps == 0
         if write or skipped or due:

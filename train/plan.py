@@ -23,8 +23,9 @@ from train.hardware import preset
 from train.optimizer import OptimizerConfig
 from train.probes import Probes, Programs
 from train.profiling import ProfileConfig
+from train.readings import Readings
 from train.state import State, shardings
-from train.step import Step, gradients_of, one_step
+from train.step import gradients_of, one_step
 from train.supervision.watchdog import Deadlines
 from train.task import Task
 
@@ -89,7 +90,7 @@ class Plan:
     graphdef: Any
     abstract: State
     materialise: Callable[..., State]
-    step: Step
+    step: Callable[..., tuple[State, Readings]]
 
 
 def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
@@ -128,7 +129,12 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
     step = one_step(
         gradients, optimizer, seed=config.seed, ema_decay=config.ema_decay, guard=config.guard
     )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+
+    def read(state: State, batch: Any) -> tuple[State, Readings]:
+        state, scalars = step(state, batch)
+        return state, Readings.of(scalars)
+
+    jitted = jax.jit(read, donate_argnums=0, out_shardings=(places, None))
     drawn = jax.jit(init, out_shardings=places, donate_argnums=0)
     return Plan(graphdef, placed, lambda given=None: drawn(given or {}), jitted)
 

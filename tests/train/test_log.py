@@ -12,6 +12,7 @@ from tensorboardX.proto import event_pb2
 
 from train.log import Evaluation, Log, for_the_bar
 from train.profiling import ProfileConfig, Profiler
+from train.readings import Readings
 
 
 def events(folder):
@@ -31,7 +32,7 @@ def open_log(folder, **changes):
 
 def steps(log, last):
     for step in range(1, last + 1):
-        log.later(step, {"accuracy": jnp.float32(0.5), "loss": jnp.float32(step)})
+        log.later(step, Readings.of({"accuracy": jnp.float32(0.5), "loss": jnp.float32(step)}))
     return log.now()
 
 
@@ -67,7 +68,7 @@ def test_other_processes_check_the_same_and_write_nothing(tmp_path, capfd):
     with open_log(folder, active=False) as log:
         assert steps(log, 4) == {"loss": 4.0, "accuracy": 0.5}
         log.evaluation(4, FOUND)
-        log.later(5, {"loss": jnp.float32(jnp.nan)})
+        log.later(5, Readings.of({"loss": jnp.float32(jnp.nan)}))
         with pytest.raises(FloatingPointError, match="loss became nan at step 5"):
             log.now()
         with pytest.raises(FloatingPointError, match="eval/fidelity became inf"):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, UInt32
 
-from sampling.ahead import Slots, Tables
+from sampling.drafting import Slots, Tables
 
 _PROMPT_IDS, _STATES, _REFILL = 64, 256, 8  # buckets: of ids, of states, and of rows by powers
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sampling.ahead import do_round, fill, open_slots
+from sampling.drafting import do_round, fill, open_slots
 from sampling.batch import Alphabet, Automaton, Batch, Constraint, Programs, Request, bucket
 from sampling.policy import Policy, choose
 

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from layers.attention import Storage
 from sampling.guidance import doubled, told_half
 from sampling.in_order import (
     ORDERS,
@@ -30,14 +30,17 @@ Probes = Mapping[str, Callable[..., Any]]
 @dataclasses.dataclass(frozen=True)
 class Press:
     """How codes are chosen. `guidance` 1 asks the decoder with its conditions only; `num_passes` is
-    of no matter to a causal decoder, `order` (see `sampling.in_order`) only to a random one."""
+    of no matter to a causal decoder, `order` (see `sampling.in_order`) only to a random one, and
+    `cache` (see `layers.attention.Storage`) not to a masked one, which has none."""
 
     policy: Policy = dataclasses.field(default_factory=Policy)
     num_passes: int = 1
     guidance: float = 1.0
     order: str = "random"
+    cache: str = ""
 
     def __post_init__(self) -> None:
+        Storage(self.cache)
         require_passes(self.num_passes)
         if self.order not in ORDERS:
             raise ValueError(f"order {self.order!r} is not known; there is: {', '.join(ORDERS)}")
@@ -73,7 +76,7 @@ def print_codes(
     if scale != 1:
         given = doubled(dict(given), dict(probes["unconditional"](given)), scale)
     if "step" in probes:
-        sheet = probes["prefill"](twice(codes), given)
+        sheet = probes["prefill"](twice(codes), given, Storage(press.cache))
 
         def step(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
             chosen, _, sheet = probes["step"](at, twice(before), sheet, pick)
@@ -99,14 +102,13 @@ def _in_order(
     *,
     press: Press,
 ) -> Int[Array, "B y x Q"]:
-    B, y, x, Q = codes.shape
-    T = y * x
+    T = codes.shape[1] * codes.shape[2]
     passes = min(press.num_passes, T)
     twice = lambda rows: doubled(rows, rows, press.guidance)  # noqa: E731
     rank = ranks(priorities(press.order, pick.keys, T), masked)
     num_known = T - masked.sum(axis=(1, 2))
-    group = jnp.zeros((B, largest_group(T, passes), Q), jnp.int32)
-    galley = probes["lay_out"](*twice((codes, num_known, rank, group)), given)
+    storage = Storage(press.cache, spare=2 * largest_group(T, passes))
+    galley = probes["lay_out"](*twice((codes, num_known, rank)), given, storage)
 
     def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:
         chosen, _, galley = probes["advance"](*twice((at, now, before)), galley, pick)

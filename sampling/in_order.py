@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sampling.loops import Loop, Shown
+from sampling.loops import Index, Loop, Shown
 from sampling.parallel import Written, require_passes
 from sampling.picking import Pick
 
@@ -148,7 +148,7 @@ def loop_in_order(
     total, order = masked.sum(axis=(1, 2)), jnp.argsort(rank, axis=1)
     take = lambda rows, index: jnp.take_along_axis(rows, index[..., None], axis=1)  # noqa: E731
 
-    def one(i: Int[Array, ""], carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+    def one(i: Index, carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
         slots, at, state = carry
         now, after = (T - num_left(total, j, num_passes) for j in (i, i + 1))
         read, written = (jnp.minimum(n[:, None] + jnp.arange(size), T - 1) for n in (at, now))
@@ -163,7 +163,7 @@ def loop_in_order(
     def begun() -> tuple[Array, Array, Any]:
         return take(codes.reshape(B, T, -1), order), T - total, start()
 
-    def shown(i: Int[Array, ""], carry: tuple[Array, Array, Any]) -> Shown:
+    def shown(i: Index, carry: tuple[Array, Array, Any]) -> Shown:
         known = rank < T - num_left(total, i, num_passes)[:, None]
         return take(carry[0], rank).reshape(codes.shape), known.reshape(masked.shape)
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+Index = Int[Array, ""] | int
 Shown = tuple[Int[Array, "B y x Q"], Bool[Array, "B y x"]]
 
 
@@ -22,7 +24,7 @@ class Loop:
     anew from the same arrays, and its `start`, which reads a page's letters, is never called.
     """
 
-    num_passes: Int[Array, ""] | int
+    num_passes: Index
     start: Callable[[], Any]
     one: Callable[[Any, Any], Any]
     shown: Callable[[Any, Any], Shown]
@@ -36,7 +38,7 @@ class Loop:
             carry = jax.lax.fori_loop(0, self.num_passes, self.one, carry)
         return self.shown(self.num_passes, carry)[0]
 
-    def go_on(self, first: Int[Array, ""] | int, carry: Any, *, every: int) -> Any:
+    def go_on(self, first: Index, carry: Any, *, every: int) -> Any:
         """Passes `first` to `first + every`, or as many as there are left."""
-        last = jax.numpy.minimum(first + every, self.num_passes)
+        last = jnp.minimum(first + every, self.num_passes)
         return jax.lax.fori_loop(first, last, self.one, carry)

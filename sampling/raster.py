@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from sampling.loops import Loop, Shown
+from sampling.loops import Index, Loop, Shown
 from sampling.parallel import WriteFn
 from sampling.picking import Pick
 
@@ -74,7 +74,7 @@ def raster_loop(
         here = jnp.where(hidden[:, t, None], chosen, flat[:, t]).astype(flat.dtype)
         return flat.at[:, t].set(here), state
 
-    def shown(i: Int[Array, ""], carry: tuple[Array, Any]) -> Shown:
+    def shown(i: Index, carry: tuple[Array, Any]) -> Shown:
         known = ~hidden | (jnp.arange(y * x) < i)
         return carry[0].reshape(codes.shape), known.reshape(masked.shape)
 

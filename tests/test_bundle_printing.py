@@ -1,6 +1,8 @@
-"""A request of the same bucket compiles nothing, whatever its pages, its seed and its number of
-pages; and what streams ends as what is printed at once."""
+"""A bundle prints: for a request of the same bucket nothing is compiled, whatever its pages, its
+seed and its number of pages; what streams ends as what is printed at once; a mesh prints the
+same."""
 
+import argparse
 import itertools
 
 import jax
@@ -12,11 +14,12 @@ from PIL import Image
 import pipeline
 from decoder.conditioning import canonical_page
 from scripts import draw
+from scripts.pressing import add_flags, settings
 from tests.bundles import tiny_bundle
 from tests.compiles import compiled
+from train import mesh as meshes
 from train.data.posters.canvas import PageStyle
 from train.data.posters.pages import plan
-from train.model import Model
 
 PAGES = [plan(seed, PageStyle(128, 128))[1] for seed in range(8)]
 
@@ -92,6 +95,46 @@ def test_the_preview_is_a_moving_picture(bundle, tmp_path):
 
 
 def test_buckets_are_powers_of_two_for_each_part_of_the_rows(bundle):
-    sizes = [bundle.decoder.bucket(n) for n in (1, 2, 3, 4, 5, 8, 9, 33)]
-    assert sizes == [1, 2, 4, 4, 8, 8, 16, 64]
-    assert isinstance(bundle.decoder, Model)
+    model, counts = bundle.decoder, (1, 2, 3, 4, 5, 8, 9, 33)
+    assert [model.bucket(n) for n in counts] == [1, 2, 4, 4, 8, 8, 16, 64]
+    cut = model.on(meshes.build({"data": 3, "tensor": 2}, jax.devices()[:6]))
+    assert [cut.bucket(n) for n in counts] == [3, 3, 3, 6, 6, 12, 12, 48]
+
+
+def test_a_mesh_prints_the_same_pages(bundle, whole):
+    cube = {"data": 2, "fsdp": 2, "tensor": 2}
+    spread = pipeline.Bundle(tiny_bundle(), mesh=cube, press={"num_passes": 4})
+    kernel = spread.decoder.weights["blocks"]["layer"]["mlp"]["up"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 16 // 2, 32 // 2)
+    codes = spread.codes(PAGES[:3])
+    np.testing.assert_array_equal(codes, whole)
+    pages = spread.pixels(codes).astype(int)
+    assert np.abs(pages - bundle.pixels(whole)).max() <= 1  # a level, where it is rounded
+
+
+def test_what_cannot_be_printed_on_is_named(bundle):
+    for text in ("data", "data=4,data=2", "data=x"):
+        with pytest.raises(ValueError, match=f"mesh '{text}' is not like data=4,tensor=2"):
+            meshes.of_flag(text)
+    assert meshes.of_flag("data=-1, tensor=2") == {"data": -1, "tensor": 2}
+    with pytest.raises(
+        ValueError, match="needs 3 devices and there are 8; change --mesh or the num"
+    ):
+        pipeline.Bundle(tiny_bundle(), mesh={"data": 3})
+    with pytest.raises(ValueError, match=r"config\.press: cache 'int4' is not known"):
+        pipeline.Bundle(tiny_bundle(), press={"cache": "int4"})
+    mesh = meshes.build({"data": 4, "tensor": 2})
+    with pytest.raises(ValueError, match="mesh axis tensor of 2 divides no weight of this decoder"):
+        bundle.decoder.on(mesh, {"B": "data"})
+
+
+def test_flags_say_how_it_prints():
+    flags = argparse.ArgumentParser()
+    add_flags(flags)
+    none, some = (
+        settings(flags.parse_args(words))
+        for words in ([], ["--mesh", "data=4,tensor=2", "--passes", "8", "--cache", "int8"])
+    )
+    assert none == {"mesh": None, "press": {}}
+    assert some["mesh"] == {"data": 4, "tensor": 2}
+    assert some["press"] == {"num_passes": 8, "cache": "int8"}

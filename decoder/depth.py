@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from decoder.trunk import Trunk
 from layers.block import BlockConfig
 from layers.einsum import Einsum
+from layers.embedding import lookup
 from layers.masks import Mask
 from layers.norm import RMSNorm
 from layers.rope import rotations
@@ -87,7 +88,8 @@ class Depth(nnx.Module):
             out, cache = self.blocks.go_on(rows, turn, mask, cache, depth, layers=layers)
             logits = logits_of(self.norm(out).reshape(B, T, 1, -1), depth)
             codes = pick(logits, depth)[..., 0]
-            before = before + self.codes_in.kernel[...][depth][codes].astype(before.dtype)
+            told = lookup(self.codes_in.kernel[...][depth], codes)
+            before = before + told.astype(before.dtype)
             return (before, cache), (codes, logits[..., 0, :])
 
         start = jnp.zeros_like(position), self.blocks.config.empty_cache(B * T, Q)

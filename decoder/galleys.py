@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from decoder.depth import Pick
 from decoder.model import BY_POSITION, Decoder
 from decoder.sight import raster, sight
-from layers.attention import Cache
+from layers.attention import Cache, Storage
 from layers.block import Layers
 
 
@@ -46,13 +46,13 @@ def lay_out(
     codes: Int[Array, "B y x Q"],
     num_known: Int[Array, " B"],
     rank: Int[Array, "B T"],
-    group: Int[Array, "B G Q"],
     conditions: Mapping[str, Array],
+    storage: Storage,
 ) -> Galley:
     """A galley with its letters read, and the codes of the first `num_known` slots if any page has
-    some. Of `group` only the shape is used: how many positions a pass may print."""
+    some. The cache has to spare twice as many positions as a pass may print."""
     B, y, x, Q = codes.shape
-    T, extra = y * x, 2 * group.shape[1]
+    T, extra = y * x, storage.spare
     raster_told, order = model.flat(conditions, T), jnp.argsort(rank, axis=1)
     told = {n: _slots(a, order) if n in BY_POSITION else a for n, a in raster_told.items()}
     S = told["letters"].shape[1]
@@ -63,7 +63,8 @@ def lay_out(
     locked = model.config.conditioning.lock_regions
     seen = sight(told, (y, x), causal=True, locked=locked)[:, 0]
     of_letters = _slots(seen[:, S:, :S], order)
-    cache, at = model.config.blocks.empty_cache(B, S + T + extra), jnp.zeros((B,), jnp.int32)
+    cache = model.config.blocks.empty_cache(B, S + T, storage)
+    at = jnp.zeros((B,), jnp.int32)
     none = jnp.zeros((B, S, T + extra), bool)
     mask = jnp.concatenate([seen[:, :S, :S], none], axis=-1)[:, None]
     _, cache = model.blocks.go_on(model.mixed(model.letters(told)), first, mask, cache, at)

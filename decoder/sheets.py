@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from decoder.depth import Pick
 from decoder.model import BY_POSITION, Decoder
-from layers.attention import Cache
+from layers.attention import Cache, Storage
 from layers.block import Layers
 
 
@@ -29,13 +29,18 @@ class Sheet:
     layers: Layers
 
 
-def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[str, Array]) -> Sheet:
+def prefill(
+    model: Decoder,
+    codes: Int[Array, "B y x Q"],
+    conditions: Mapping[str, Array],
+    storage: Storage = Storage(),  # noqa: B008  # a frozen value
+) -> Sheet:
     """A causal decoder's blank sheet, its letters read. Only the shape of `codes` is used."""
     B, y, x, _ = codes.shape
     told = model.flat(conditions, y * x)
     turn, mask = model.turn(told, B, (y, x)), model.sight(told, (y, x))
     num_tokens = mask.shape[-1]
-    cache = model.config.blocks.empty_cache(B, num_tokens)
+    cache = model.config.blocks.empty_cache(B, num_tokens, storage)
     layers = model.blocks.unstacked()
     prefix = num_tokens - y * x
     for tokens in model.before(told):

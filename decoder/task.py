@@ -118,9 +118,10 @@ class DecoderTask:
 
         Those that print take a `pick` (`decoder.depth.Pick`), and have codes and the logits they
         were picked from: of a masked decoder `write` (codes, masked, conditions, pick); of a causal
-        one `prefill` (codes, conditions) -> sheet and `step` (at, codes before, sheet, pick), which
-        has a sheet too; of a random one `write_in_order` (codes, rank, num_seen, conditions, pick),
-        by a whole forward, and `lay_out` and `advance`, with a cache (`decoder.galleys`)."""
+        one `prefill` (codes, conditions, storage) -> sheet and `step` (at, codes before, sheet,
+        pick), which has a sheet too; of a random one `write_in_order` (codes, rank, num_seen,
+        conditions, pick), by a whole forward, and `lay_out` and `advance`, with a cache
+        (`decoder.galleys`)."""
 
         def unconditional(model: Decoder, given: Mapping[str, Array]) -> Mapping[str, Array]:
             rows = next(iter(given.values())).shape[0]

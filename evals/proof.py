@@ -12,9 +12,9 @@ from blueprint.schema import Blueprint, Text
 from evals.metrics.words import word_hits
 from evals.readers import ReadLine, overlap
 
-Codes = Int[np.ndarray, "y x Q"]
-Read = Callable[[Codes], Sequence[ReadLine]]
-Reprint = Callable[[Codes, Bool[np.ndarray, "y x"], int], Codes]
+Codes = Int[np.ndarray, "B y x Q"]
+ReadFn = Callable[[Codes], Sequence[Sequence[ReadLine]]]
+ReprintFn = Callable[[Sequence[int], Codes, Bool[np.ndarray, "B y x"], int], Codes]
 
 
 def element_reads(blueprint: Blueprint, lines: Sequence[ReadLine]) -> list[list[str]]:
@@ -72,19 +72,32 @@ def lost_positions(
 
 
 def proofread(
-    blueprint: Blueprint, codes: Codes, *, read: Read, reprint: Reprint, max_retries: int
-) -> tuple[Codes, Proof]:
-    """Print what reads wrong again, in its own boxes only, and keep what reads better.
+    blueprints: Sequence[Blueprint],
+    codes: Codes,
+    *,
+    read: ReadFn,
+    reprint: ReprintFn,
+    max_retries: int,
+) -> tuple[Codes, list[Proof]]:
+    """Print what reads wrong again, in its own boxes only, and keep what reads better; pages that
+    lost something are printed together.
 
-    `reprint(codes, masked, retry)` may change the masked positions alone.
+    `reprint(rows, codes, masked, retry)` is given those pages' indices and codes, and may change
+    their masked positions alone.
     """
-    best, proof = codes, proof_of(blueprint, read(codes))
+    best = codes.copy()
+    proofs = list(map(proof_of, blueprints, read(codes)))
     for retry in range(1, max_retries + 1):
-        if proof.num_lost == 0:
+        rows = [i for i, proof in enumerate(proofs) if proof.num_lost]
+        if not rows:
             break
-        tried = reprint(best, lost_positions(blueprint, proof, codes.shape[:2]), retry)
-        again = proof_of(blueprint, read(tried))
-        if again.num_lost < proof.num_lost:
-            best, proof = tried, again
-        proof = dataclasses.replace(proof, retries=retry)
-    return best, proof
+        masked = np.stack(
+            [lost_positions(blueprints[i], proofs[i], codes.shape[1:3]) for i in rows]
+        )
+        tried = reprint(rows, best[rows], masked, retry)
+        for i, again, lines in zip(rows, tried, read(tried), strict=True):
+            proof = proof_of(blueprints[i], lines)
+            if proof.num_lost < proofs[i].num_lost:
+                best[i], proofs[i] = again, proof
+            proofs[i] = dataclasses.replace(proofs[i], retries=retry)
+    return best, proofs

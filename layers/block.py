@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from layers.attention import Attention, Cache, LayerCache
+from layers.attention import Attention, Cache, LayerCache, Storage
 from layers.axes import constrain
 from layers.einsum import PRODUCT
 from layers.masks import Mask
@@ -89,7 +89,8 @@ class BlockConfig:
     `norm_eps` is what every RMSNorm adds to the mean square: 1e-5 in Llama and in LlamaGen, 1e-6 in
     Qwen3.
 
-    `dtype` is that of the trunk's activations and its cache. Parameters stay float32, and so do the
+    `dtype` is that of the trunk's activations, and of its cache unless that is told another.
+    Parameters stay float32, and so do the
     statistics of norms, rotations, softmax, and what the trunk returns.
     """
 
@@ -124,11 +125,17 @@ class BlockConfig:
         heads = {"N": self.num_heads, "K": self.num_kv_heads, "H": self.head_size}
         return {"D": self.width, "F": self.hidden, **heads}
 
-    def empty_cache(self, num_rows: int, num_positions: int) -> Cache:
+    def empty_cache(
+        self,
+        num_rows: int,
+        num_positions: int,
+        storage: Storage = Storage(),  # noqa: B008  # a frozen value
+    ) -> Cache:
         """Zeros for the keys and values of every layer."""
+        num_positions += storage.spare
         shape = (num_rows, self.num_kv_heads, num_positions, self.head_size)
-        empty = lambda: LayerCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))  # noqa: E731
-        return tuple(empty() for _ in range(self.num_layers))
+        dtype = storage.dtype or self.dtype
+        return tuple(LayerCache.empty(shape, dtype) for _ in range(self.num_layers))
 
 
 def _dial(depth: int) -> dict[str, int]:

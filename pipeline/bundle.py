@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,9 +21,12 @@ from evals.readers import RapidReader
 from pipeline.printing import conditions, decoder_press, plates_of
 from pipeline.sealed import MODELS, require_readable
 from pipeline.tasks import decoder_task, load_model, planner_task, token_contract
+from sampling import streaming
 from sampling.planning import best_plans, plan_pages
 from sampling.policy import Policy
 from sampling.printing import print_codes
+from sampling.streaming import Partial, stream_codes
+from train import mesh as meshes
 from train.config import build
 from train.data.codes import require_same
 from train.data.encoding import Coder, Encoding
@@ -52,13 +56,31 @@ class Bundle:
     they were measured to print legibly, None where that is not known (`evals/least_type.py`).
     Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
     an exported bundle that is not as it was sealed.
+
+    `mesh` gives sizes of the axes of `train.mesh.AXES` over this process's devices, for the models
+    that print (the planner stays on one); without it all are on one device. `press` changes fields
+    of the `sampling.printing.Press` that the decoder's config has.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mesh: Mapping[str, int] | None = None,
+        press: Mapping[str, Any] | None = None,
+    ) -> None:
         self.said = require_readable(Path(folder)) if is_sealed(Path(folder)) else {}
+        devices = None if mesh is None else meshes.build(mesh, jax.local_devices(), said="--mesh")
         self.tokenizer, self.planner, self.decoder = (
-            load_model(Path(folder) / name, checked=bool(self.said)) for name in MODELS
+            load_model(
+                Path(folder) / name,
+                checked=bool(self.said),
+                mesh=None if name == "planner" else devices,
+            )
+            for name in MODELS
         )
+        self._changed = dict(press or {})
+        decoder_press(self.decoder.config, changed=self._changed)  # now, if it is wrong
         self.contract = token_contract(self.tokenizer)
         learnt = self.decoder.manifest["identity"]["contract"]
         require_same(learnt, self.contract, where=f"{folder}/decoder")
@@ -79,7 +101,12 @@ class Bundle:
         self._plates = dataclasses.replace(plates, legible_px=self.legible_px)
         learnt = self.planner.manifest["identity"].get("prompt_tokenizer", "")
         self._plates.reader.require_learnt(learnt, where=f"{folder}/planner")
-        self._print = self.decoder.probes.compiled(print_codes, static_argnames="press")
+        compiled = self.decoder.probes.compiled
+        self._print = self.decoder.by_rows(compiled(print_codes, static_argnames="press"))
+        self._begin = compiled(streaming.begin, static_argnames="press")
+        self._go_on = compiled(
+            streaming.go_on, donate_argnums=0, static_argnames=("press", "every")
+        )
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -126,6 +153,40 @@ class Bundle:
         Raises `ValueError` for a page of another size than the models', and for `guidance` other
         than 1 of a decoder that never went without its conditions.
         """
+        press = decoder_press(self.decoder.config, guidance=guidance, changed=self._changed)
+        press = dataclasses.replace(press, policy=policy or press.policy)
+        request = self._request(blueprints, seed=seed, known=known, masked=masked)
+        return self._print(*request, press=press)
+
+    def stream(
+        self, blueprints: Sequence[Blueprint], *, seed: int = 0, every: int = 1
+    ) -> Iterator[Partial]:
+        """Pages as they are being printed, after `every` rows of codes of a causal decoder, or
+        passes of another; the last are what `codes` gives. Codes that are yet to come are those of
+        the canonical page.
+
+        Raises what `codes` raises.
+        """
+        request = self._request(blueprints, seed=seed)
+        press = decoder_press(self.decoder.config, changed=self._changed)
+        if "step" in self.decoder.probes:
+            every *= self.contract["grid"][1]
+        canonical = request[2]["glyph_codes"]
+        padded = self.decoder.padded(request)
+        for part in stream_codes(self._begin, self._go_on, padded, press=press, every=every):
+            codes, known = (x[: len(blueprints)] for x in (part.codes, part.known))
+            codes = np.where(known[..., None], codes, canonical)
+            yield Partial(codes, known, part.num_passes)
+
+    def _request(
+        self,
+        blueprints: Sequence[Blueprint],
+        *,
+        seed: int,
+        known: np.ndarray | None = None,
+        masked: np.ndarray | None = None,
+    ) -> tuple[Any, ...]:
+        """What `print_codes` is given, with a key for each row of the bucket."""
         for page in blueprints:
             if (page.width_px, page.height_px) != self.page_px:
                 raise ValueError(
@@ -135,22 +196,27 @@ class Bundle:
         B, (y, x), Q = len(blueprints), self.contract["grid"], self.contract["num_codes"]
         known = np.zeros((B, y, x, Q), np.int32) if known is None else known.astype(np.int32)
         masked = np.ones((B, y, x), bool) if masked is None else masked
-        press = decoder_press(self.decoder.config, guidance=guidance)
-        press = dataclasses.replace(press, policy=policy or press.policy)
         shown = decoder_task(self.decoder.config).model.conditioning
         given = conditions(self.tokenizer, shown, blueprints)
-        keys = jax.random.split(jax.random.key(seed), B)
-        return np.asarray(self._print(known, masked, given, keys, press=press))
+        keys = jax.random.split(jax.random.key(seed), self.decoder.bucket(B))
+        return known, masked, given, keys
 
     def pixels(self, codes: np.ndarray) -> np.ndarray:
         """The pages of codes, uint8 [B Y X 3]."""
-        return np.asarray(self.tokenizer.probes["decode"](codes))
+        return self.tokenizer.ask("decode", np.asarray(codes))
+
+    def preview(self, part: Partial) -> np.ndarray:
+        """Pages being printed, uint8 [B Y X 3]: where codes are yet to come, the canonical page
+        faded halfway to white."""
+        pages, f = self.pixels(part.codes), self.contract["downsampling"]
+        known = part.known.repeat(f, axis=1).repeat(f, axis=2)[..., None]
+        return np.where(known, pages, 128 + pages // 2).astype(np.uint8)
 
     def copied(self, blueprints: Sequence[Blueprint]) -> np.ndarray:
         """The canonical pages that the decoder is shown, through the tokenizer alone: what a
         decoder that only copies would print. uint8 [B Y X 3]."""
         canonical = np.stack([canonical_page(blueprint) for blueprint in blueprints])
-        return self.pixels(self.tokenizer.probes["encode"](canonical))
+        return self.pixels(self.tokenizer.ask("encode", canonical))
 
     def proofread(
         self, blueprint: Blueprint, codes: Codes, reader: RapidReader, *, max_retries: int
@@ -171,9 +237,14 @@ class Bundle:
         return proofread(blueprint, codes, read=read, reprint=reprint, max_retries=max_retries)
 
 
-def load(folder: str | Path) -> Bundle:
+def load(
+    folder: str | Path,
+    *,
+    mesh: Mapping[str, int] | None = None,
+    press: Mapping[str, Any] | None = None,
+) -> Bundle:
     """The press in a folder of three training runs, or in an exported bundle after every byte of it
-    was read and compared; nothing in either is code.
+    was read and compared; nothing in either is code. See `Bundle` for mesh and press.
 
     Raises what `Bundle` and `load_model` raise, and `FileNotFoundError` when there is neither.
     """
@@ -182,4 +253,4 @@ def load(folder: str | Path) -> Bundle:
         raise FileNotFoundError(
             f"{folder} is no bundle: it has no bundle.json, and not the runs {', '.join(MODELS)}"
         )
-    return Bundle(folder)
+    return Bundle(folder, mesh=mesh, press=press)

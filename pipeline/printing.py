@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -23,12 +24,19 @@ from train.data.sources import DataConfig
 from train.model import Model
 
 
-def decoder_press(config: ConfigDict, *, guidance: float | None = None) -> Press:
-    """How a decoder's config has pages printed, with its guidance or another.
+def decoder_press(
+    config: ConfigDict,
+    *,
+    guidance: float | None = None,
+    changed: Mapping[str, Any] | None = None,
+) -> Press:
+    """How a decoder's config has pages printed, with its guidance or another, and what is `changed`
+    of a `Press` by its names.
 
     Raises `ConfigError` for guidance of a decoder that never goes without its conditions.
     """
-    press, task = build(Press, config.get("press", {}), path="config.press"), decoder_task(config)
+    said = {**config.get("press", {}), **(changed or {})}
+    press, task = build(Press, said, path="config.press"), decoder_task(config)
     scale = press.guidance if guidance is None else guidance
     if scale != 1 and not task.drop_blueprint and not task.drop_glyphs:
         raise ConfigError(
@@ -45,7 +53,7 @@ def conditions(
     rows = [condition(blueprint, config) for blueprint in blueprints]
     given = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     canonical = np.stack([canonical_page(blueprint) for blueprint in blueprints])
-    return {**given, "glyph_codes": np.asarray(tokenizer.probes["encode"](canonical))}
+    return {**given, "glyph_codes": tokenizer.ask("encode", canonical)}
 
 
 def plates_of(data: DataConfig, planner: PlannerConfig, *, max_letters: int = 10**9) -> Plates:

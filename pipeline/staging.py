@@ -94,7 +94,7 @@ def _staged(
     real = list(typeset[start : start + CHUNK])
     found = {
         "typeset": real,
-        "reconstructed": list(bundle.pixels(bundle.tokenizer.probes["encode"](np.stack(real)))),
+        "reconstructed": list(bundle.pixels(bundle.tokenizer.ask("encode", np.stack(real)))),
         "given_blueprint": list(bundle.pixels(bundle.codes(given))),
         COPIED: list(bundle.copied(given)),
         **whole.pages,

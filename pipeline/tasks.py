@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decoder.config import DecoderConfig
@@ -64,9 +64,9 @@ def task_of(config: ConfigDict) -> Task:
     return _TASKS[config.task](config)
 
 
-def load_model(workdir: Path, *, checked: bool = False) -> Model:
+def load_model(workdir: Path, *, checked: bool = False, mesh: Mesh | None = None) -> Model:
     """The newest weights of a training run (averaged ones if kept), or those that were exported or
-    imported into its `weights/`, ready to be asked.
+    imported into its `weights/`, ready to be asked, on a mesh if one is given.
 
     Raises `FileNotFoundError` when the folder is no run, `CheckpointError` when nothing was saved
     there yet, `DamageError` when files are not those that were written, `FormatError` when they are
@@ -83,8 +83,8 @@ def load_model(workdir: Path, *, checked: bool = False) -> Model:
         weights, extra, manifest = read_weights(Path(workdir), task)
     else:
         weights, extra, manifest = load_weights(Path(workdir) / "checkpoints")
-    placed = jax.device_put((weights, extra))
-    return Model(config, task, *placed, manifest, fingerprint(weights, extra))
+    model = Model(config, task, weights, extra, manifest, fingerprint(weights, extra))
+    return model.on_one_device() if mesh is None else model.on(mesh)
 
 
 def token_contract(tokenizer: Model) -> dict[str, Any]:

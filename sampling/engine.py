@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sampling.drafting import do_round, fill, open_slots
 from sampling.batch import Alphabet, Automaton, Batch, Constraint, Programs, Request, bucket
+from sampling.drafting import do_round, fill, open_slots
 from sampling.policy import Policy, choose
 
 

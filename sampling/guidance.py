@@ -1,8 +1,9 @@
 """Classifier-free guidance (Ho & Salimans 2022, eq. 6, with s = 1 + w): away from what a model says
 when it is told nothing.
 
-One batch of twice the rows asks both: the first half is told, the second is not. At a scale of 1
-nothing is doubled and the logits are the model's own, to the bit.
+One batch of twice the rows asks both: each row that is told has the one that is not after it, so
+that on a mesh both are on one device and nothing moves between devices to combine them. At a scale
+of 1 nothing is doubled and the logits are the model's own, to the bit.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ def combine(
 
 
 def doubled(told: Any, untold: Any, scale: float) -> Any:
-    """The rows of both trees of arrays in one batch; at a scale of 1 those of `told` alone."""
+    """The rows of both trees of arrays in one batch, in turn; at a scale of 1 those of `told`
+    alone."""
     if scale == 1:
         return told
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), told, untold)
+    pair = lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * len(a), *a.shape[1:])  # noqa: E731
+    return jax.tree.map(pair, told, untold)
 
 
 def told_half(rows: Any, scale: float) -> Any:
     """What `doubled` took for `told`, of a tree of arrays."""
-    if scale == 1:
-        return rows
-    return jax.tree.map(lambda a: a[: a.shape[0] // 2], rows)
+    return rows if scale == 1 else halves(rows)[0]
+
+
+def halves(rows: Any) -> tuple[Any, Any]:
+    """What `doubled` took for `told` and for `untold`."""
+    half = lambda i: jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[:, i], rows)  # noqa: E731
+    return half(0), half(1)

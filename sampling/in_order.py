@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sampling.loops import Index, Loop, Shown
 from sampling.parallel import Written, require_passes
 from sampling.picking import Pick
 
@@ -129,13 +130,25 @@ def decode_in_order(
     `state` is what `advance` starts with, prompt and known codes; its groups are as large as
     `largest_group` says, and what one has beyond the positions of its pass is not kept.
     """
+    return loop_in_order(advance, lambda: state, codes, masked, pick, schedule).run()
+
+
+def loop_in_order(
+    advance: AdvanceFn,
+    start: Callable[[], Any],
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+    schedule: Schedule,
+) -> Loop:
+    """`decode_in_order` as a loop, with a state that `start` makes."""
     rank, num_passes = schedule.rank, schedule.num_passes
     B, T = rank.shape
     size = largest_group(T, num_passes)
     total, order = masked.sum(axis=(1, 2)), jnp.argsort(rank, axis=1)
     take = lambda rows, index: jnp.take_along_axis(rows, index[..., None], axis=1)  # noqa: E731
 
-    def one(i: Int[Array, ""], carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+    def one(i: Index, carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
         slots, at, state = carry
         now, after = (T - num_left(total, j, num_passes) for j in (i, i + 1))
         read, written = (jnp.minimum(n[:, None] + jnp.arange(size), T - 1) for n in (at, now))
@@ -147,6 +160,11 @@ def decode_in_order(
         slots = slots.at[rows, slot].set(chosen.astype(slots.dtype), mode="drop")
         return slots, now, state
 
-    slots = take(codes.reshape(B, T, -1), order)
-    slots, _, _ = jax.lax.fori_loop(0, num_passes, one, (slots, T - total, state))
-    return take(slots, rank).reshape(codes.shape)
+    def begun() -> tuple[Array, Array, Any]:
+        return take(codes.reshape(B, T, -1), order), T - total, start()
+
+    def shown(i: Index, carry: tuple[Array, Array, Any]) -> Shown:
+        known = rank < T - num_left(total, i, num_passes)[:, None]
+        return take(carry[0], rank).reshape(codes.shape), known.reshape(masked.shape)
+
+    return Loop(num_passes, begun, one, shown)

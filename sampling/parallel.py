@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sampling.loops import Loop
 from sampling.picking import Pick
 
 Written = tuple[Int[Array, "B y x Q"], Float[Array, "B y x Q V"]]
@@ -51,6 +52,18 @@ def decode_masked(
 
     Raises `ValueError` for no passes.
     """
+    return masked_loop(write, codes, masked, pick, num_passes=num_passes).run()
+
+
+def masked_loop(
+    write: WriteFn,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+    *,
+    num_passes: int = 1,
+) -> Loop:
+    """`decode_masked` as a loop: what is carried are the codes, and which will be printed anew."""
     require_passes(num_passes)
     B = codes.shape[0]
     hidden = masked.reshape(B, -1)
@@ -70,7 +83,6 @@ def decode_masked(
         rank = jnp.argsort(jnp.argsort(sureness, axis=-1), axis=-1)
         return chosen, (rank < left[:, None]).reshape(masked.shape)
 
-    if num_passes == 1:  # outside jit a loop would be compiled anew at every call
-        return one_pass(0, (codes, masked))[0]
-    codes, _ = jax.lax.fori_loop(0, num_passes, one_pass, (codes, masked))
-    return codes
+    return Loop(
+        num_passes, lambda: (codes, masked), one_pass, lambda _, carry: (carry[0], ~carry[1])
+    )

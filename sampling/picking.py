@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sampling.guidance import combine, doubled
+from sampling.guidance import combine, doubled, halves
 from sampling.policy import Policy, choose
 
 
@@ -43,7 +43,7 @@ class Pick:
         """The logits that are chosen from."""
         if self.guidance == 1:
             return logits
-        told, untold = jnp.split(logits, 2)
+        told, untold = halves(logits)
         return combine(told, untold, self.guidance)
 
     def at(self, index: Int[Array, ...] | int) -> Pick:

@@ -40,7 +40,7 @@ class Plates:
     legible_px: float | None = None
 
 
-def _request(index: int, prompt: str, plates: Plates, key: np.ndarray) -> Request:
+def _request(prompt: str, plates: Plates, key: np.ndarray) -> Request:
     """What the engine makes of a prompt. Raises `ValueError` naming the prompt when not even the
     shortest plan of it fits."""
     ids = plates.reader.ids(prompt)
@@ -75,7 +75,10 @@ def plans_as_made(
         probes, policy=policy, alphabet=Alphabet(masks(), classes()), num_slots=num_slots
     )
     at_most = len(prompts) if isinstance(prompts, Sequence) else None
-    asked = (_request(i, p, plates, k) for i, (p, k) in enumerate(zip(prompts, _keys(seed), strict=False)))
+    asked = (
+        _request(i, p, plates, k)
+        for i, (p, k) in enumerate(zip(prompts, _keys(seed), strict=False))
+    )
     for index, ids in engine.stream(asked, at_most=at_most):
         yield index, codec.decode(ids)
 

@@ -7,22 +7,25 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 from jaxtyping import Array, Bool, Int
 
+from layers.attention import Storage
+from layers.axes import constrain
 from sampling.guidance import doubled, told_half
 from sampling.in_order import (
     ORDERS,
     Schedule,
-    decode_in_order,
     largest_group,
+    loop_in_order,
     priorities,
     ranks,
 )
-from sampling.parallel import Written, decode_masked, require_passes
+from sampling.loops import Loop
+from sampling.parallel import Written, masked_loop, require_passes
 from sampling.picking import Pick
 from sampling.policy import Policy
-from sampling.raster import decode_raster
+from sampling.raster import raster_loop
 
 Probes = Mapping[str, Callable[..., Any]]
 
@@ -30,14 +33,17 @@ Probes = Mapping[str, Callable[..., Any]]
 @dataclasses.dataclass(frozen=True)
 class Press:
     """How codes are chosen. `guidance` 1 asks the decoder with its conditions only; `num_passes` is
-    of no matter to a causal decoder, `order` (see `sampling.in_order`) only to a random one."""
+    of no matter to a causal decoder, `order` (see `sampling.in_order`) only to a random one, and
+    `cache` (see `layers.attention.Storage`) not to a masked one, which has none."""
 
     policy: Policy = dataclasses.field(default_factory=Policy)
     num_passes: int = 1
     guidance: float = 1.0
     order: str = "random"
+    cache: str = ""
 
     def __post_init__(self) -> None:
+        Storage(self.cache)
         require_passes(self.num_passes)
         if self.order not in ORDERS:
             raise ValueError(f"order {self.order!r} is not known; there is: {', '.join(ORDERS)}")
@@ -68,18 +74,35 @@ def print_codes(
     order, each given all codes before it, the known ones among them; one with an `advance` in the
     press's order, given all known codes and those before; any other in parallel, given all known
     codes."""
+    return printing(probes, codes, masked, given, keys, press=press).run()
+
+
+def printing(
+    probes: Probes,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    given: Mapping[str, Any],
+    keys: Array,
+    *,
+    press: Press,
+) -> Loop:
+    """`print_codes` as a loop that can be stopped between passes. On a mesh rows go where its rules
+    have B."""
+    rows = lambda x: constrain(x, "B" + "_" * (x.ndim - 1))  # noqa: E731
+    codes, masked, given, keys = jax.tree.map(rows, (codes, masked, dict(given), keys))
     scale, pick = press.guidance, Pick(keys, press.policy, press.guidance)
     twice = lambda rows: doubled(rows, rows, scale)  # noqa: E731
     if scale != 1:
         given = doubled(dict(given), dict(probes["unconditional"](given)), scale)
     if "step" in probes:
-        sheet = probes["prefill"](twice(codes), given)
+        storage = Storage(press.cache)
 
         def step(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
             chosen, _, sheet = probes["step"](at, twice(before), sheet, pick)
             return told_half(chosen, scale), sheet
 
-        return decode_raster(step, sheet, codes, masked, pick)
+        start = lambda: probes["prefill"](twice(codes), given, storage)  # noqa: E731
+        return raster_loop(step, start, codes, masked, pick)
     if "advance" in probes:
         return _in_order(probes, codes, masked, given, pick, press=press)
 
@@ -87,7 +110,7 @@ def print_codes(
         chosen, logits = probes["write"](*twice((codes, masked)), given, pick)
         return told_half(chosen, scale), pick.combined(logits)
 
-    return decode_masked(write, codes, masked, pick, num_passes=press.num_passes)
+    return masked_loop(write, codes, masked, pick, num_passes=press.num_passes)
 
 
 def _in_order(
@@ -98,18 +121,17 @@ def _in_order(
     pick: Pick,
     *,
     press: Press,
-) -> Int[Array, "B y x Q"]:
-    B, y, x, Q = codes.shape
-    T = y * x
+) -> Loop:
+    T = codes.shape[1] * codes.shape[2]
     passes = min(press.num_passes, T)
     twice = lambda rows: doubled(rows, rows, press.guidance)  # noqa: E731
     rank = ranks(priorities(press.order, pick.keys, T), masked)
     num_known = T - masked.sum(axis=(1, 2))
-    group = jnp.zeros((B, largest_group(T, passes), Q), jnp.int32)
-    galley = probes["lay_out"](*twice((codes, num_known, rank, group)), given)
+    storage = Storage(press.cache, spare=2 * largest_group(T, passes))
+    start = lambda: probes["lay_out"](*twice((codes, num_known, rank)), given, storage)  # noqa: E731
 
     def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:
         chosen, _, galley = probes["advance"](*twice((at, now, before)), galley, pick)
         return told_half(chosen, press.guidance), galley
 
-    return decode_in_order(advance, galley, codes, masked, pick, Schedule(rank, passes))
+    return loop_in_order(advance, start, codes, masked, pick, Schedule(rank, passes))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from sampling.loops import Index, Loop, Shown
 from sampling.parallel import WriteFn
 from sampling.picking import Pick
 
@@ -53,6 +53,17 @@ def decode_raster(
     position is chosen given all codes before it, so not given the known ones after it. The loop
     ends with the last masked position of the batch.
     """
+    return raster_loop(step, lambda: state, codes, masked, pick).run()
+
+
+def raster_loop(
+    step: StepFn,
+    start: Callable[[], Any],
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+) -> Loop:
+    """`decode_raster`, a pass for each position, with a state that `start` makes."""
     B, y, x, Q = codes.shape
     hidden = masked.reshape(B, y * x)
     last = jnp.max(jnp.where(hidden.any(axis=0), jnp.arange(1, y * x + 1), 0))
@@ -63,5 +74,8 @@ def decode_raster(
         here = jnp.where(hidden[:, t, None], chosen, flat[:, t]).astype(flat.dtype)
         return flat.at[:, t].set(here), state
 
-    flat, _ = jax.lax.fori_loop(0, last, one, (codes.reshape(B, y * x, Q), state))
-    return flat.reshape(codes.shape)
+    def shown(i: Index, carry: tuple[Array, Any]) -> Shown:
+        known = ~hidden | (jnp.arange(y * x) < i)
+        return carry[0].reshape(codes.shape), known.reshape(masked.shape)
+
+    return Loop(last, lambda: (codes.reshape(B, y * x, Q), start()), one, shown)

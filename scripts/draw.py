@@ -5,6 +5,9 @@ plan beside the page); with --n above 1 into numbered folders. An edited bluepri
 --blueprint is printed as it is. What a careful printer would send back is said first, type that the
 bundle was measured not to print legibly among it: an evaluation on pages-sizes leaves that beside
 the models, or its scores.json is given as --scores.
+
+--preview [N] writes preview.webp too: the page after each N rows of codes of a causal decoder, or
+passes of another, where what is yet to come is the canonical page, pale.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +35,9 @@ from evals.report import sheet
 from evals.results import load as load_results
 from pipeline import Bundle
 from sampling.policy import Policy
+from scripts.pressing import add_flags, settings
+
+FRAME_MS, LAST_MS = 120, 3000
 
 
 def draw(
@@ -39,14 +46,13 @@ def draw(
     folder: Path,
     reader: RapidReader,
     *,
-    seed: int,
+    codes: np.ndarray,
     retries: int,
 ) -> Proof:
-    """Print and proofread one blueprint into a folder."""
+    """Proofread one blueprint's codes, and put it and its page into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "blueprint.json").write_text(to_json(blueprint))
     (folder / "blueprint.svg").write_text(to_svg(blueprint))
-    codes = bundle.codes([blueprint], seed=seed)[0]
     codes, proof = bundle.proofread(blueprint, codes, reader, max_retries=retries)
     page = bundle.pixels(codes[None])[0]
     Image.fromarray(page).save(folder / "page.png")
@@ -54,6 +60,20 @@ def draw(
     Image.fromarray(sheet(pair, ["blueprint", "page"], cell_px=512)).save(folder / "proof.png")
     (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof), indent=1) + "\n")
     return proof
+
+
+def watched(
+    bundle: Bundle, blueprint: Blueprint, folder: Path, *, seed: int, every: int
+) -> np.ndarray:
+    """The codes of one page, which a moving picture in its folder shows being printed."""
+    frames = []
+    for part in bundle.stream([blueprint], seed=seed, every=every):
+        frames.append(Image.fromarray(bundle.preview(part)[0]))
+    folder.mkdir(parents=True, exist_ok=True)
+    shown_ms = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
+    more = {"save_all": True, "append_images": frames[1:], "duration": shown_ms, "loop": 0}
+    frames[0].save(folder / "preview.webp", lossless=True, **more)
+    return part.codes[0]
 
 
 def main() -> None:
@@ -69,12 +89,14 @@ def main() -> None:
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--n", type=int, default=1)
     flags.add_argument("--max-retries", type=int, default=4)
+    flags.add_argument("--preview", type=int, nargs="?", const=1, metavar="N")
+    add_flags(flags)
     args = flags.parse_args()
     if args.blueprint:
         plans = [from_json(args.blueprint.read_text())]
-        bundle = Bundle(args.bundle)
+        bundle = Bundle(args.bundle, **settings(args))
     elif args.prompt:
-        bundle = Bundle(args.bundle)
+        bundle = Bundle(args.bundle, **settings(args))
         policy = Policy(0.7) if args.n > 1 else Policy()
         wishes = wishes_from_json(args.wishes.read_text()) if args.wishes else None
         prompts = [args.prompt] * args.n
@@ -88,7 +110,11 @@ def main() -> None:
         folder = args.out / f"{i:02d}" if len(plans) > 1 else args.out
         for finding in findings(plan, legible_px=least):
             print(f"{folder}: {finding.rule}: {finding.path} {finding.message}")
-        proof = draw(bundle, plan, folder, reader, seed=args.seed + i, retries=args.max_retries)
+        if args.preview is not None:
+            codes = watched(bundle, plan, folder, seed=args.seed + i, every=args.preview)
+        else:
+            codes = bundle.codes([plan], seed=args.seed + i)[0]
+        proof = draw(bundle, plan, folder, reader, codes=codes, retries=args.max_retries)
         failed = " ".join(word for words in proof.lost for word in words)
         print(
             f"{folder}/page.png: "

@@ -11,7 +11,7 @@ in `typeset` of --out, a folder that `--images` takes. `pages`, `pages-dense` an
 our own and need no data. Several processes (`scripts/launch/`) share the pages of a --bundle: each
 prints and reads its chunks, the first one scores. `--watch` evaluates a bundle again whenever one
 of its models has a newer checkpoint, each time into a folder of its own, with a line of all scores
-in `scores.jsonl`.
+in `scores.jsonl`. `--mesh`, `--passes` and `--cache` say how it prints (`scripts/pressing.py`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
 from evals.watching import every, watch
+from scripts.pressing import add_flags, settings
 from train.distributed import Cluster, start
 from train.export.seal import is_sealed
 
@@ -262,6 +263,7 @@ def _flags() -> argparse.Namespace:
     )  # fmt: skip
     flags.add_argument("--missing-ok", action="store_true", help="lost pictures count as empty")
     flags.add_argument("--seed", type=int, default=0)
+    add_flags(flags)
     return flags.parse_args()
 
 
@@ -291,12 +293,14 @@ def _runs(proofreader: Proofreader) -> None:
 
     args = proofreader.args
     if args.bundle:
-        _evaluate_run(proofreader, args.bundle, Bundle(args.bundle), args.out)
+        bundle = Bundle(args.bundle, **settings(args))
+        _evaluate_run(proofreader, args.bundle, bundle, args.out)
         return
     if is_sealed(args.watch):
         raise ValueError(f"{args.watch} is an exported bundle and never changes: give --bundle")
     evaluate = functools.partial(_evaluate_run, proofreader, args.watch)
-    watch(args.watch, args.out, every(WATCH_S), open_run=Bundle, evaluate=evaluate)
+    open_run = functools.partial(Bundle, **settings(args))
+    watch(args.watch, args.out, every(WATCH_S), open_run=open_run, evaluate=evaluate)
 
 
 def main() -> None:

@@ -215,13 +215,15 @@ class _Run:
         """What the evaluator found, None if the run was asked to stop meanwhile: every probe looks
         first."""
 
-        def look() -> None:
+        @contextlib.contextmanager
+        def looking() -> Iterator[None]:
             if self.pace.is_asked():
                 raise _Asked
+            yield
 
         with self.watch.span("evaluation"):
             try:
-                return evaluate(step, probes.watched(look))
+                return evaluate(step, probes.inside(looking))
             except _Asked:
                 return None
 

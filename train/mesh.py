@@ -28,22 +28,38 @@ def build(
     devices: Sequence[Any] | None = None,
     *,
     dcn: Mapping[str, int] | None = None,
+    said: str = "config.loop.mesh",
 ) -> Mesh:
     """A mesh with automatic axes (since JAX 0.9 the default is explicit ones), in the order of
     `AXES`. One size may be -1: the rest.
 
     `dcn` says into how many parts the slow network between slices or hosts cuts an axis: with a
     shape of {"data": 4, "fsdp": 8} and {"data": 2}, each of two slices has two of the four. One
-    part may be -1: as many as there are slices. Raises `ValueError` when the sizes do not use every
-    device exactly once, or cannot be laid over the slices.
+    part may be -1: as many as there are slices. `said` names for errors where the shape stands.
+    Raises `ValueError` when the sizes do not use every device exactly once, or cannot be laid over
+    the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = resolve(shape, len(devices), name="mesh", counted="devices")
+    sizes = resolve(shape, len(devices), name="mesh", counted="devices", said=said)
     grid = lay_out(sizes, devices, dcn or {})
     return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
-def resolve(shape: Mapping[str, int], total: int, *, name: str, counted: str) -> dict[str, int]:
+def of_flag(text: str) -> dict[str, int]:
+    """`data=4,tensor=2` as sizes by axis; raises `ValueError` for anything else."""
+    sizes = {}
+    for part in text.split(","):
+        axis, _, size = part.strip().partition("=")
+        if not size.removeprefix("-").isdigit() or axis in sizes:
+            known = ", ".join(AXES)
+            raise ValueError(f"mesh {text!r} is not like data=4,tensor=2, sizes of {known}")
+        sizes[axis] = int(size)
+    return sizes
+
+
+def resolve(
+    shape: Mapping[str, int], total: int, *, name: str, counted: str, said: str = ""
+) -> dict[str, int]:
     """The sizes in the order of `AXES`, -1 worked out; raises `ValueError` unless their product is
     `total`."""
     for axis, size in shape.items():
@@ -56,7 +72,7 @@ def resolve(shape: Mapping[str, int], total: int, *, name: str, counted: str) ->
     if len(open_axes) > 1:
         axes = " and ".join(open_axes)
         raise ValueError(f"{name} {sizes} leaves {axes} open; only one may be -1")
-    remedy = f"change config.loop.{name} or the number of {counted}"
+    remedy = f"change {said or f'config.loop.{name}'} or the number of {counted}"
     if open_axes:
         fixed = math.prod(size for size in sizes.values() if size != -1)
         if total % fixed:

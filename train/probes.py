@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ class Programs:
         """`function(probes, *arrays)` as one of `(weights, extra, *arrays)`; `options` are
         `jax.jit`'s, its argument numbers those of the arrays alone. What is given by name is
         static."""
-        key = function, tuple(sorted(options.items()))
+        key = function, str(sorted(options.items()))
         if key not in self._compiled:
             self._compiled[key] = self._compile(function, **options)
         return self._compiled[key]
@@ -54,14 +56,14 @@ class Programs:
 
 
 class Probes(Mapping[str, Callable[..., Any]]):
-    """The probes of a model with these weights; `before` is called before each of them, and before
-    each program."""
+    """The probes of a model with these weights; each of them and each program runs in a context
+    of its own that `around` makes."""
 
     def __init__(
         self, programs: Programs, weights: Any, extra: Any,
-        *, before: Callable[[], None] = lambda: None,
+        *, around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:  # fmt: skip
-        self._programs, self._arrays, self._before = programs, (weights, extra), before
+        self._programs, self._arrays, self._around = programs, (weights, extra), around
         self._names = tuple(programs.task.probes())
 
     def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -70,8 +72,8 @@ class Probes(Mapping[str, Callable[..., Any]]):
         program = self._programs.compiled(function, **options)
 
         def ask(*arrays: Any, **named: Any) -> Any:
-            self._before()
-            return program(*self._arrays, *arrays, **named)
+            with self._around():
+                return program(*self._arrays, *arrays, **named)
 
         return ask
 
@@ -86,9 +88,9 @@ class Probes(Mapping[str, Callable[..., Any]]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def watched(self, before: Callable[[], None]) -> Probes:
-        """The same with `before` called before each."""
-        return Probes(self._programs, *self._arrays, before=before)
+    def inside(self, around: Callable[[], AbstractContextManager[None]]) -> Probes:
+        """The same in other contexts."""
+        return Probes(self._programs, *self._arrays, around=around)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from decoder import sheets
 from decoder.conditioning import ConditioningConfig
 from decoder.config import DecoderConfig
 from decoder.task import example
+from layers.attention import Storage
 from layers.block import BlockConfig
 from sampling.picking import Pick
 from train.data.posters.canvas import PageStyle
@@ -45,7 +46,7 @@ def batch(size, *, lock=False, grid=GRID):
     return {n: a[:, : grid[0], : grid[1]] if n in corner else a for n, a in data.items()}
 
 
-def every_step(model, codes, told):
+def every_step(model, codes, told, storage=Storage()):  # noqa: B008  # a frozen value
     """A causal decoder's logits [B T Q V] position by position, each given the true codes before
     it, and the sheet in the end."""
     (B, y, x, Q), pick = codes.shape, Pick(jax.random.split(jax.random.key(0), len(codes)))
@@ -56,7 +57,7 @@ def every_step(model, codes, told):
         _, logits, sheet = sheets.step(model, t, before, sheet, pick)
         return sheet, logits
 
-    sheet, steps = jax.lax.scan(one, sheets.prefill(model, codes, told), jnp.arange(y * x))
+    sheet, steps = jax.lax.scan(one, sheets.prefill(model, codes, told, storage), jnp.arange(y * x))
     return steps.swapaxes(0, 1), sheet
 
 

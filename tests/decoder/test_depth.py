@@ -13,7 +13,7 @@ from decoder.depth import Depth
 from decoder.dropping import drop
 from decoder.model import Decoder
 from decoder.task import DecoderTask
-from sampling.guidance import combine, doubled
+from sampling.guidance import combine, doubled, halves
 from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press
@@ -79,10 +79,10 @@ def test_told_and_untold_go_on_with_the_same_codes():
     keys, codes = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, *SMALL, 6), jnp.int32)
     made = printer(task, model, Press(guidance=-2.0))(codes, masked, told, keys)
     both = doubled(dict(told), dict(nothing), 2.0)
-    twice = lambda rows: jnp.concatenate([rows, rows])  # noqa: E731
+    twice = lambda rows: doubled(rows, rows, 2.0)  # noqa: E731
     ask = jax.jit(lambda codes: model(codes, twice(masked), both), compiler_options=QUICK)
-    halves = jnp.split(ask(twice(made)), 2)
-    np.testing.assert_array_equal(made, combine(*halves, -2.0).argmax(-1))
+    logits = halves(ask(twice(made)))
+    np.testing.assert_array_equal(made, combine(*logits, -2.0).argmax(-1))
 
 
 def test_it_learns_what_codes_of_a_position_have_in_common():

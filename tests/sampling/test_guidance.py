@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sampling.guidance import combine, doubled, told_half
+from sampling.guidance import combine, doubled, halves, told_half
 from sampling.picking import Pick
 from sampling.policy import Policy
 
@@ -29,14 +29,15 @@ def test_the_told_half_is_what_was_doubled():
     both = doubled({"a": TOLD}, {"a": UNTOLD}, 2.0)
     assert both["a"].shape == (6, 4, 7)
     np.testing.assert_array_equal(told_half(both, 2.0)["a"], TOLD)
+    np.testing.assert_array_equal(halves(both)[1]["a"], UNTOLD)
 
 
 def test_both_halves_get_one_choice_from_the_combined():
     """Greedy it is the best of the formula; drawn, what one draws from it without guidance."""
-    keys, both = jax.random.split(jax.random.key(1), 3), jnp.concatenate([TOLD, UNTOLD])
+    keys, both = jax.random.split(jax.random.key(1), 3), doubled(TOLD, UNTOLD, 3.0)
     formula = combine(TOLD, UNTOLD, 3.0)
     for policy in (Policy(), Policy(1.0)):
         made = Pick(keys, policy, 3.0)(both)
-        np.testing.assert_array_equal(made[:3], Pick(keys, policy)(formula))
-        np.testing.assert_array_equal(made[3:], made[:3])
-    np.testing.assert_array_equal(Pick(keys, Policy(), 3.0)(both)[:3], formula.argmax(-1))
+        np.testing.assert_array_equal(made[::2], Pick(keys, policy)(formula))
+        np.testing.assert_array_equal(made[1::2], made[::2])
+    np.testing.assert_array_equal(Pick(keys, Policy(), 3.0)(both)[::2], formula.argmax(-1))

@@ -1,0 +1,35 @@
+"""The flags by which scripts say how a bundle is to print: on which mesh, in how many passes, with
+what cache. None of them changes what its models are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from train import mesh as meshes
+
+
+def add_flags(flags: argparse.ArgumentParser) -> None:
+    """Those that `settings` reads."""
+    flags.add_argument(
+        "--mesh", type=_mesh, metavar="data=4,tensor=2",
+        help="print on all devices of this process: rows over data (and fsdp), heads over tensor",
+    )  # fmt: skip
+    flags.add_argument(
+        "--passes", type=int, help="in which a decoder that is not causal prints a page"
+    )
+    flags.add_argument("--cache", help="what keys and values are kept in: layers/attention.py")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `pipeline.Bundle` takes beside its folder."""
+    said = {"num_passes": args.passes, "cache": args.cache}
+    press = {name: value for name, value in said.items() if value is not None}
+    return {"mesh": args.mesh, "press": press}
+
+
+def _mesh(text: str) -> dict[str, int]:
+    try:
+        return meshes.of_flag(text)
+    except ValueError as problem:  # of which argparse would show nothing
+        raise argparse.ArgumentTypeError(str(problem)) from problem

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from layers.attention import Attention, LayerCache
+from layers.attention import Attention, LayerCache, narrowed
 from layers.block import causal_mask
 from layers.rope import rotations
 from tests.tokenizer.menu import QUICK
@@ -107,3 +107,15 @@ def test_the_layer_with_a_cache_is_the_plain_one_over_what_it_wrote(dtype):
             np.testing.assert_array_equal(kept[row], there)
     tolerance = 1e-5 if dtype == "float32" else 0.03
     np.testing.assert_allclose(out.astype(jnp.float32), wanted, atol=tolerance)
+
+
+def test_in_int8_a_number_is_off_by_half_a_level_of_its_row_at_most():
+    x = np.random.default_rng(1).normal(size=(2, 5, 3, 8)).astype(np.float32)
+    x[0, 0] *= 100.0
+    x[1, 1] = 0.0
+    levels, scales = jax.jit(narrowed, compiler_options=QUICK)(x)
+    assert levels.dtype == jnp.int8 and scales.shape == (2, 5, 3, 1)
+    back = np.asarray(levels) * np.asarray(scales)
+    assert (np.abs(back - x) <= np.asarray(scales) * 0.5001).all()
+    largest = np.abs(x).max(axis=-1)
+    np.testing.assert_allclose(np.abs(back).max(axis=-1), largest, rtol=1e-6)

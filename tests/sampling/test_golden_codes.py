@@ -169,11 +169,11 @@ def test_by_the_slow_loop(name):
     press, of = CASES[name][1], model(name)
     twice = lambda rows: doubled(rows, rows, press.guidance)  # noqa: E731
 
-    def write(probes, codes, masked, told, pick, rank, num_seen):
+    def write(probes, codes, masked, told, pick, order):
         if press.guidance != 1:
             told = doubled(told, dict(probes["unconditional"](told)), press.guidance)
         if name == "random":
-            rows = twice((codes, rank, num_seen))
+            rows = twice((codes, *order))
             chosen, logits = probes["write_in_order"](*rows, told, pick)
         else:
             logits = probes["logits"](*twice((codes, masked)), told)
@@ -185,11 +185,11 @@ def test_by_the_slow_loop(name):
     pick = Pick(keys, press.policy, press.guidance)
     if name == "random":
         rank = ranks(priorities("random", keys, math.prod(GRID)), masked)
-        fill = lambda c, r, n, pick: asked(c, masked, told, pick, r, n)  # noqa: E731
+        fill = lambda c, r, n, pick: asked(c, masked, told, pick, (r, n))  # noqa: E731
         order = Schedule(rank, press.num_passes)
         slow = decode_in_order_slowly(fill, codes, masked, pick, order)
     else:
-        fill = lambda c, m, pick: asked(c, m, told, pick, 0, 0)  # noqa: E731
+        fill = lambda c, m, pick: asked(c, m, told, pick, ())  # noqa: E731
         slow = decode_raster_slowly(fill, codes, masked, pick)
     np.testing.assert_array_equal(wanted(name), slow)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, UInt32
 from ml_collections import ConfigDict
 
 from blueprint.schema import Blueprint
@@ -17,12 +18,12 @@ from decoder.conditioning import canonical_page
 from evals.least_type import FILE as LEAST_TYPE
 from evals.least_type import known_px
 from evals.proof import Codes, Proof, proofread
-from evals.readers import RapidReader
+from evals.readers import ReadLine
 from pipeline.printing import conditions, decoder_press, plates_of
 from pipeline.sealed import MODELS, require_readable
 from pipeline.tasks import decoder_task, load_model, planner_task, token_contract
 from sampling import streaming
-from sampling.planning import best_plans, plan_pages
+from sampling.planning import best_plans, plan_pages, plans_as_made
 from sampling.policy import Policy
 from sampling.printing import print_codes
 from sampling.streaming import Partial, stream_codes
@@ -46,6 +47,12 @@ def encoding(
     coder = Coder(probes["encode"], probes["decode"], canonical_page, token_contract(tokenizer))
     told, num_pages = dataclasses.asdict(config), num_pages or len(source)
     return Encoding(source, folder, coder, told, num_pages, min(num_shards, num_pages))
+
+
+@jax.jit
+def _first_keys(seeds: UInt32[Array, " B"]) -> Array:
+    """Of each seed, the key that a page has which is printed alone with it."""
+    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 1)[0])(seeds)
 
 
 class Bundle:
@@ -136,11 +143,24 @@ class Bundle:
             return best_plans(probes, prompts, plates, seed=seed, num_tries=num_tries)
         return plan_pages(probes, prompts, plates, seed=seed, policy=policy)
 
+    def plans_as_made(
+        self,
+        prompts: Iterable[tuple[int, str]],
+        *,
+        seed: int = 0,
+        policy: Policy | None = None,
+        wishes: Wishes | None = None,
+    ) -> Iterator[tuple[int, Blueprint]]:
+        """Blueprints of numbered prompts as they are done: see `sampling.planning`."""
+        plates = dataclasses.replace(self._plates, wishes=wishes or Wishes())
+        how = {"seed": seed, "policy": policy or Policy()}
+        return plans_as_made(self.planner.probes, prompts, plates, **how)
+
     def codes(
         self,
         blueprints: Sequence[Blueprint],
         *,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         known: np.ndarray | None = None,
         masked: np.ndarray | None = None,
         policy: Policy | None = None,
@@ -148,7 +168,8 @@ class Bundle:
     ) -> np.ndarray:
         """Codes [B y x Q] of pages; with `known` codes only the `masked` positions are printed
         anew (by a causal decoder given those before them). Without `policy` or `guidance` it is as
-        the decoder's config has it.
+        the decoder's config has it. With a `seed` for each page a page is what it is with that seed
+        alone.
 
         Raises `ValueError` for a page of another size than the models', and for `guidance` other
         than 1 of a decoder that never went without its conditions.
@@ -182,7 +203,7 @@ class Bundle:
         self,
         blueprints: Sequence[Blueprint],
         *,
-        seed: int,
+        seed: int | Sequence[int],
         known: np.ndarray | None = None,
         masked: np.ndarray | None = None,
     ) -> tuple[Any, ...]:
@@ -198,7 +219,11 @@ class Bundle:
         masked = np.ones((B, y, x), bool) if masked is None else masked
         shown = decoder_task(self.decoder.config).model.conditioning
         given = conditions(self.tokenizer, shown, blueprints)
-        keys = jax.random.split(jax.random.key(seed), self.decoder.bucket(B))
+        if isinstance(seed, int):
+            keys = jax.random.split(jax.random.key(seed), self.decoder.bucket(B))
+        else:
+            seeds = [*seed, *[0] * (self.decoder.bucket(B) - B)]
+            keys = _first_keys(np.asarray(seeds, np.uint32))
         return known, masked, given, keys
 
     def pixels(self, codes: np.ndarray) -> np.ndarray:
@@ -219,22 +244,28 @@ class Bundle:
         return self.pixels(self.tokenizer.ask("encode", canonical))
 
     def proofread(
-        self, blueprint: Blueprint, codes: Codes, reader: RapidReader, *, max_retries: int
-    ) -> tuple[Codes, Proof]:
+        self,
+        blueprints: Sequence[Blueprint],
+        codes: Codes,
+        read: Callable[[np.ndarray], Sequence[Sequence[ReadLine]]],
+        *,
+        max_retries: int,
+    ) -> tuple[Codes, list[Proof]]:
         """Print what reads wrong again, in its own boxes only, and keep what reads better: first
-        as the canonical page has it, then sampled."""
+        as the canonical page has it, then sampled. `read` has the lines of pages uint8
+        [B Y X 3]."""
         shown = decoder_task(self.decoder.config).model.conditioning
-        canonical = conditions(self.tokenizer, shown, [blueprint])["glyph_codes"][0]
 
-        def reprint(codes: Codes, masked: np.ndarray, retry: int) -> Codes:
+        def reprint(rows: Sequence[int], codes: Codes, masked: np.ndarray, retry: int) -> Codes:
+            wrong = [blueprints[i] for i in rows]
             if retry == 1 and shown.glyphs == "encoded":
+                canonical = conditions(self.tokenizer, shown, wrong)["glyph_codes"]
                 return np.where(masked[..., None], canonical, codes)
-            policy = Policy(temperature=0.5)
-            again = {"known": codes[None], "masked": masked[None]}
-            return self.codes([blueprint], seed=retry, policy=policy, **again)[0]
+            policy, again = Policy(temperature=0.5), {"known": codes, "masked": masked}
+            return self.codes(wrong, seed=[retry] * len(wrong), policy=policy, **again)
 
-        read = lambda codes: reader.read(self.pixels(codes[None])[0])  # noqa: E731
-        return proofread(blueprint, codes, read=read, reprint=reprint, max_retries=max_retries)
+        look = lambda codes: read(self.pixels(codes))  # noqa: E731
+        return proofread(blueprints, codes, read=look, reprint=reprint, max_retries=max_retries)
 
 
 def load(

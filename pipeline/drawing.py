@@ -20,15 +20,16 @@ from pipeline.bundle import Bundle
 
 Pages = UInt8[np.ndarray, "B Y X 3"]
 ReadPagesFn = Callable[[Pages], Sequence[Sequence[ReadLine]]]
+PrintFn = Callable[[Sequence[int], Sequence[Blueprint]], np.ndarray]
 T = TypeVar("T")
 _END = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """One page of many: the index of its prompt, its plan, how it looks and how it reads."""
+    """One page of many: the number of its prompt, its plan, how it looks and how it reads."""
 
-    index: int
+    number: int
     blueprint: Blueprint
     page: UInt8[np.ndarray, "Y X 3"]
     proof: Proof
@@ -76,24 +77,22 @@ def draw_all(
     plans: Iterable[tuple[int, Blueprint]],
     read: ReadPagesFn,
     *,
-    seed: int = 0,
+    print_pages: PrintFn,
     batch_size: int = 16,
     max_retries: int = 4,
 ) -> Iterator[Drawn]:
-    """Pages of plans that come with the index of their prompt, as they are done: printed by the
-    seed `seed` + index whatever is printed beside them, and read by `read`, pages uint8
-    [B Y X 3] to the lines of each."""
+    """Pages of numbered plans as they are done: so many printed at once by `print_pages`, numbers
+    and blueprints to codes, and read by `read`, pages uint8 [B Y X 3] to the lines of each."""
     rows = ahead(_batched(plans, batch_size))
 
     def prints() -> Iterator[tuple[Sequence[int], list[Blueprint], np.ndarray]]:
         for batch in rows:
-            indices, blueprints = [i for i, _ in batch], [plan for _, plan in batch]
-            yield indices, blueprints, bundle.codes(blueprints, seed=[seed + i for i in indices])
+            numbers, blueprints = [n for n, _ in batch], [plan for _, plan in batch]
+            yield numbers, blueprints, print_pages(numbers, blueprints)
 
-    for indices, blueprints, codes in ahead(prints()):
+    for numbers, blueprints, codes in ahead(prints()):
         best, proofs = bundle.proofread(blueprints, codes, read, max_retries=max_retries)
-        pages = bundle.pixels(best)
-        yield from map(Drawn, indices, blueprints, pages, proofs)
+        yield from map(Drawn, numbers, blueprints, bundle.pixels(best), proofs)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
@@ -21,8 +20,7 @@ from blueprint.wishes import Wishes
 from sampling.engine import Alphabet, Compiling, Engine, Request
 from sampling.policy import Policy
 
-_KEYS = 256  # keys are made so many at once
-_fold = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+_key_data = jax.jit(lambda key, number: jax.random.key_data(jax.random.fold_in(key, number)))
 SPREAD = Policy(temperature=0.7, top_p=0.95)  # how the tries after the greedy one are drawn
 
 
@@ -53,34 +51,30 @@ def _request(prompt: str, plates: Plates, key: np.ndarray) -> Request:
     return Request(ids, functools.partial(automaton, prompt, left, **how), key, draft)
 
 
-def _keys(seed: int) -> Iterator[np.ndarray]:
-    """The data of each row's key, without end."""
-    for start in itertools.count(step=_KEYS):
-        keys = _fold(jax.random.key(seed), start + np.arange(_KEYS))
-        yield from np.asarray(jax.random.key_data(keys))
-
-
 def plans_as_made(
     probes: Compiling,
-    prompts: Iterable[str],
+    prompts: Iterable[tuple[int, str]],
     plates: Plates,
     *,
     seed: int = 0,
     policy: Policy = Policy(),  # noqa: B008  # a frozen value
     num_slots: int = 32,
 ) -> Iterator[tuple[int, Blueprint]]:
-    """(index of the prompt, its blueprint) in the order in which they are done, of any number of
-    prompts, which are read as there is room for them. Raises as `plan_pages` does."""
-    engine = Engine(
-        probes, policy=policy, alphabet=Alphabet(masks(), classes()), num_slots=num_slots
-    )
+    """(number, blueprint) of numbered prompts in the order in which they are done, any number of
+    them: they are asked for as there is room. A prompt's number and the seed are what its plan is
+    drawn by. Raises as `plan_pages` does."""
+    alphabet, key = Alphabet(masks(), classes()), jax.random.key(seed)
+    engine = Engine(probes, policy=policy, alphabet=alphabet, num_slots=num_slots)
+    numbers: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for number, prompt in prompts:
+            numbers.append(number)
+            yield _request(prompt, plates, np.asarray(_key_data(key, number)))
+
     at_most = len(prompts) if isinstance(prompts, Sequence) else None
-    asked = (
-        _request(i, p, plates, k)
-        for i, (p, k) in enumerate(zip(prompts, _keys(seed), strict=False))
-    )
-    for index, ids in engine.stream(asked, at_most=at_most):
-        yield index, codec.decode(ids)
+    for index, ids in engine.stream(requests(), at_most=at_most):
+        yield numbers[index], codec.decode(ids)
 
 
 def plan_pages(
@@ -96,7 +90,8 @@ def plan_pages(
     `probes` are a planner's. Raises `ValueError` when a prompt is too long for the planner,
     `BlueprintError` for a wish about a string that it does not quote.
     """
-    made = dict(plans_as_made(probes, prompts, plates, seed=seed, policy=policy))
+    numbered = list(enumerate(prompts))
+    made = dict(plans_as_made(probes, numbered, plates, seed=seed, policy=policy))
     return [made[i] for i in range(len(prompts))]
 
 

@@ -75,6 +75,27 @@ def test_wishes_reach_the_plan(tmp_path):
     assert {t.colour for t in placed.values()} <= {"#fff", "#124"}
 
 
+def test_a_file_of_prompts_is_drawn_page_by_page_and_gone_on_with(tmp_path):
+    prompts = [PROMPT, 'A card that says "Hello"', 'a sign "No 7"']
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n")
+    out, flags = tmp_path / "out", ("--bundle", tiny_bundle(), "--max-retries", 0, "--batch", 2)
+    asked = ("draw", "--prompts", tmp_path / "prompts.txt", "--out", out, *flags)
+    assert "3 pages in" in finish(start(*asked))
+    rows = [json.loads(line) for line in (out / "drawn.jsonl").read_text().splitlines()]
+    assert sorted(row["number"] for row in rows) == [0, 1, 2]
+    for number, words in enumerate((["Moon Jazz", "FRI 9pm", "Get in"], ["Hello"], ["No 7"])):
+        blueprint = from_json((out / f"{number:05d}" / "blueprint.json").read_text())
+        assert [t.string for t in blueprint.texts if t.source == "verbatim"] == words
+    first = (out / "00001" / "page.png").read_bytes()
+    kept = [json.dumps(row) for row in rows if row["number"] != 1]
+    (out / "drawn.jsonl").write_text("\n".join(kept) + "\n")  # as if it had been cut off
+    (out / "00001" / "page.png").unlink()
+    assert "1 pages in" in finish(start(*asked))
+    assert (out / "00001" / "page.png").read_bytes() == first
+    said = finish(start(*asked, "--seed", 1), code=1)
+    assert "has page" in said and "give another --out" in said and "Traceback" not in said
+
+
 def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     out = tmp_path / "pages"
     said = finish(start("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out))

@@ -163,7 +163,7 @@ class Decoder(nnx.Module):
         kernel = self.head.kernel[...]
         numbers = sum(x.size for x in jax.tree.leaves(kernel))
         if self.depth is None and can_serve(num_rows, numbers, self.config.blocks.dtype):
-            return native.of(self.head, kernel)
+            return native.of(self.head)
         return None
 
     def choose(

@@ -18,7 +18,7 @@ from absl import logging
 
 SOURCE = Path(__file__).with_name("rows.cc")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
-TARGETS = ("products", "attend")  # of SOURCE, each known to XLA as letterpress_NAME
+TARGETS = ("pack", "products", "attend")  # of SOURCE, each known to XLA as letterpress_NAME
 SWITCH = "LETTERPRESS_NATIVE"  # in the environment: "off" leaves everything to XLA
 COMPILE_S = 120
 

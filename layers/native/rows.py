@@ -65,16 +65,23 @@ def can_serve(num_rows: int, num_numbers: int, dtype: str) -> bool:
     return fits and alone and target()[0] == "cpu" and building.ready()
 
 
-def panels(kernel: Array | Quantized, num_summed: int) -> Panels:
-    """The panels of a kernel whose first axes are summed away."""
-    values = kernel.values if isinstance(kernel, Quantized) else kernel
-    columns = values.shape[num_summed:]
+def panels(kernels: Array | Quantized, num_summed: int, layer: int | None = None) -> Panels:
+    """The panels of a kernel whose first axes are summed away, or of one layer of a stack of
+    such."""
+    if layer is None:
+        kernels, layer = jax.tree.map(lambda array: array[None], kernels), 0
+    values = kernels.values if isinstance(kernels, Quantized) else kernels
+    columns = values.shape[1 + num_summed :]
     size = math.prod(columns)
-    spare = -size % WIDE
-    flat = jnp.pad(values.reshape(-1, size), ((0, 0), (0, spare)))
-    packed = flat.reshape(flat.shape[0], -1, WIDE).swapaxes(0, 1)
-    scale = jnp.pad(kernel.scale.reshape(-1), (0, spare)) if isinstance(kernel, Quantized) else None
-    return Panels(packed, scale, columns)
+    depth, count = values[0].size // size, -(-size // WIDE)
+    packed = jax.ShapeDtypeStruct((count, depth, WIDE), values.dtype)
+    made = jax.ffi.ffi_call("letterpress_pack", packed)(
+        values.reshape(-1, depth, size), layer=np.int64(layer)
+    )
+    if not isinstance(kernels, Quantized):
+        return Panels(made, None, columns)
+    scale = jnp.pad(kernels.scale[layer].reshape(-1), (0, count * WIDE - size))
+    return Panels(made, scale, columns)
 
 
 def _or_none(array: Array | None) -> Array:

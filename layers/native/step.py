@@ -26,28 +26,32 @@ _KERNELS = {
 def packed(
     block: Block, layers: tuple[Any, ...], num_rows: int, config: BlockConfig
 ) -> tuple[Any, ...]:
-    """Layers of such blocks with panels for kernels, if steps of so many rows are to run by
-    `step`; else as they are. Made once, before a loop over tokens."""
+    """The `layers` of a stack with panels for kernels, if steps of so many rows are to run by
+    `step`; else as they are. `block` has the stack's arrays. Made once, before a loop over
+    tokens."""
     sizes = config.sizes
     per_width = 2 * (sizes["N"] + sizes["K"]) * sizes["H"] + 3 * sizes["F"]
     if not can_serve(num_rows, sizes["D"] * per_width, config.dtype):
         return layers
-    made = []
-    for layer in layers:
-        new = dict(layer)
+    halves = {half: getattr(block, half) for half in _KERNELS}
+
+    def one(i: int) -> dict[str, Any]:
+        made = dict(layers[i])
         for half, names in _KERNELS.items():
-            own = {name: {"kernel": of(getattr(getattr(block, half), name), layer[half][name]["kernel"])}
-                   for name in names}  # fmt: skip
-            new[half] = {**layer[half], **own}
-        made.append(new)
-    return tuple(made)
+            linear = {name: getattr(halves[half], name) for name in names}
+            own = {name: {"kernel": of(einsum, layer=i)} for name, einsum in linear.items()}
+            made[half] = {**layers[i][half], **own}
+        return made
+
+    return tuple(one(i) for i in range(len(layers)))
 
 
-def of(linear: Einsum, kernel: Any) -> Panels:
-    """A linear map's kernel as panels: its letters that are summed away come first."""
+def of(linear: Einsum, *, layer: int | None = None) -> Panels:
+    """A linear map's kernel as panels, or that of one layer: its letters that are summed away come
+    first."""
     inputs, output = linear.equation.split("->")
-    letters = inputs.split(",")[1]
-    return panels(kernel, sum(letter not in output for letter in letters))
+    num_summed = sum(letter not in output for letter in inputs.split(",")[1])
+    return panels(linear.kernel[...], num_summed, layer)
 
 
 def is_packed(block: Block) -> bool:

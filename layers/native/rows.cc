@@ -58,6 +58,9 @@ inline Vec load(const int8_t* at) {
 #endif
 
 inline float sum(Vec v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps((__m512)v);
+#endif
   float lanes[kLanes];
   std::memcpy(lanes, &v, sizeof(v));
   for (int half = kLanes / 2; half; half /= 2)
@@ -331,29 +334,41 @@ void turn(const float* x, int64_t H, const float* scale, float eps, const float*
   }
 }
 
-// softmax(query keys / sqrt(H)) values over those of S positions that are seen.
+// softmax(query keys / sqrt(H)) values over those of S positions that are seen, for heads of V
+// vectors.
+template <int V>
 void look(const float* query, const float* keys, const float* values, const bool* seen, int64_t S,
-          int64_t H, float* found) {
+          float* found) {
+  constexpr int64_t H = V * kLanes;
   thread_local std::vector<float> scores;
   scores.assign((S + kLanes - 1) / kLanes * kLanes, -INFINITY);
   float scale = 1.0f / std::sqrt(static_cast<float>(H)), most = -INFINITY, total = 0.0f;
+  Vec asked[V], got[V];
+  for (int v = 0; v < V; v++) asked[v] = load(query + v * kLanes), got[v] = Vec{};
   for (int64_t s = 0; s < S; s++) {
     if (!seen[s]) continue;
+    const float* key = keys + s * H;
     Vec product{};
-    for (int64_t h = 0; h < H; h += kLanes) product += load(query + h) * load(keys + s * H + h);
+    for (int v = 0; v < V; v++) {
+      fetch(reinterpret_cast<const char*>(key + v * kLanes) + kAhead);
+      product += asked[v] * load(key + v * kLanes);
+    }
     scores[s] = sum(product) * scale;
     most = std::max(most, scores[s]);
   }
-  std::fill(found, found + H, 0.0f);
-  if (most == -INFINITY) return;  // a query that is not there
-  for (int64_t s = 0; s < S; s += kLanes) store(&scores[s], exponential(load(&scores[s]) - most));
-  for (int64_t s = 0; s < S; s++) {
-    if (!seen[s]) continue;
-    total += scores[s];
-    for (int64_t h = 0; h < H; h += kLanes)
-      store(found + h, load(found + h) + scores[s] * load(values + s * H + h));
+  if (most > -INFINITY) {  // else the query is not there
+    for (int64_t s = 0; s < S; s += kLanes) store(&scores[s], exponential(load(&scores[s]) - most));
+    for (int64_t s = 0; s < S; s++) {
+      if (!seen[s]) continue;
+      const float* value = values + s * H;
+      total += scores[s];
+      for (int v = 0; v < V; v++) {
+        fetch(reinterpret_cast<const char*>(value + v * kLanes) + kAhead);
+        got[v] += scores[s] * load(value + v * kLanes);
+      }
+    }
   }
-  for (int64_t h = 0; h < H; h++) found[h] /= total;
+  for (int v = 0; v < V; v++) store(found + v * kLanes, total > 0 ? got[v] / total : got[v]);
 }
 
 // New keys and values are put into the cache [B K S H] at each row's offset, or all at one, and
@@ -367,7 +382,8 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key
   auto shape = query.dimensions();
   int64_t B = shape[0], T = shape[1], N = shape[2], H = shape[3];
   int64_t K = keys->dimensions()[1], S = keys->dimensions()[2], G = N / K;
-  if (H % kLanes || N % K) return ffi::Error::InvalidArgument("heads are not of whole vectors");
+  if ((H != 16 && H != 32 && H != 64 && H != 128) || N % K)
+    return ffi::Error::InvalidArgument("heads are not of 16, 32, 64 or 128");
   auto marks = seen.dimensions();  // [#B 1 #T S]
   int64_t mark_row = marks[0] > 1 ? marks[2] * S : 0, mark_query = marks[2] > 1 ? S : 0;
   int64_t turn_row = cos.dimensions()[0] > 1 ? T * H / 2 : 0;
@@ -398,8 +414,11 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key
       for (int64_t g = 0; g < G; g++) {
         int64_t from = ((b * T + t) * N + head * G + g) * H, angle = b * turn_row + t * H / 2;
         turn(q + from, H, qn, eps, c + angle, s + angle, turned.data());
-        look(turned.data(), old_keys, old_values, look_at + b * mark_row + t * mark_query, S, H,
-             out + from);
+        const bool* marks = look_at + b * mark_row + t * mark_query;
+        if (H == 16) look<1>(turned.data(), old_keys, old_values, marks, S, out + from);
+        if (H == 32) look<2>(turned.data(), old_keys, old_values, marks, S, out + from);
+        if (H == 64) look<4>(turned.data(), old_keys, old_values, marks, S, out + from);
+        if (H == 128) look<8>(turned.data(), old_keys, old_values, marks, S, out + from);
       }
   });
   return ffi::Error::Success();

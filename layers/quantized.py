@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,14 +60,16 @@ def narrowed(module: nnx.Module, weights: Any, kind: str) -> tuple[Any, dict[str
         axes, summed = (variables[path].get_metadata()[name] for name in ("axes", "summed"))
         if path[-1] != "kernel" or "V" in summed:  # a table of codes
             return tree
-        made = _narrow(tree, tuple(axes.index(letter) for letter in summed), kind)
-        wide = made.wide() if isinstance(made, Quantized) else made.astype(jnp.float32)
-        error = jnp.linalg.norm((wide - tree).ravel()) / jnp.linalg.norm(tree.ravel())
+        made, error = _narrow(tree, tuple(axes.index(letter) for letter in summed), kind)
         lost["/".join(map(str, path))] = float(error)
         return made
 
     return narrow((), weights), lost
 
 
-def _narrow(kernel: Array, summed: tuple[int, ...], kind: str) -> Array | Quantized:
-    return kernel.astype(jnp.bfloat16) if kind == "bfloat16" else quantized(kernel, summed)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _narrow(kernel: Array, summed: tuple[int, ...], kind: str) -> tuple[Any, Float[Array, ""]]:
+    """The kernel and the relative RMS of what it has lost."""
+    made = kernel.astype(jnp.bfloat16) if kind == "bfloat16" else quantized(kernel, summed)
+    wide = made.wide() if isinstance(made, Quantized) else made.astype(jnp.float32)
+    return made, jnp.sqrt(jnp.square(wide - kernel).mean() / jnp.square(kernel).mean())

@@ -50,14 +50,19 @@ class Bundle:
     They are those of three training runs, or of an exported bundle, every byte of which is read
     first; `said` is what that says of itself, empty for runs. `legible_px` is the least type that
     they were measured to print legibly, None where that is not known (`evals/least_type.py`).
+    `weights` other than float32 (`layers.quantized.WEIGHTS`) makes planner and decoder faster where
+    reading them takes most of the time, and what they write nearly the same.
     Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
     an exported bundle that is not as it was sealed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, weights: str = "float32") -> None:
         self.said = require_readable(Path(folder)) if is_sealed(Path(folder)) else {}
         self.tokenizer, self.planner, self.decoder = (
             load_model(Path(folder) / name, checked=bool(self.said)) for name in MODELS
+        )
+        self.planner, self.decoder = (
+            model.with_weights(weights) for model in (self.planner, self.decoder)
         )
         self.contract = token_contract(self.tokenizer)
         learnt = self.decoder.manifest["identity"]["contract"]
@@ -171,7 +176,7 @@ class Bundle:
         return proofread(blueprint, codes, read=read, reprint=reprint, max_retries=max_retries)
 
 
-def load(folder: str | Path) -> Bundle:
+def load(folder: str | Path, *, weights: str = "float32") -> Bundle:
     """The press in a folder of three training runs, or in an exported bundle after every byte of it
     was read and compared; nothing in either is code.
 
@@ -182,4 +187,4 @@ def load(folder: str | Path) -> Bundle:
         raise FileNotFoundError(
             f"{folder} is no bundle: it has no bundle.json, and not the runs {', '.join(MODELS)}"
         )
-    return Bundle(folder)
+    return Bundle(folder, weights=weights)

@@ -29,6 +29,7 @@ from evals.proof import Proof
 from evals.readers import RapidReader
 from evals.report import sheet
 from evals.results import load as load_results
+from layers.quantized import WEIGHTS
 from pipeline import Bundle
 from sampling.policy import Policy
 
@@ -69,12 +70,15 @@ def main() -> None:
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--n", type=int, default=1)
     flags.add_argument("--max-retries", type=int, default=4)
+    flags.add_argument(
+        "--weights", choices=WEIGHTS, default="float32", help="of the models' products"
+    )
     args = flags.parse_args()
     if args.blueprint:
         plans = [from_json(args.blueprint.read_text())]
-        bundle = Bundle(args.bundle)
+        bundle = Bundle(args.bundle, weights=args.weights)
     elif args.prompt:
-        bundle = Bundle(args.bundle)
+        bundle = Bundle(args.bundle, weights=args.weights)
         policy = Policy(0.7) if args.n > 1 else Policy()
         wishes = wishes_from_json(args.wishes.read_text()) if args.wishes else None
         prompts = [args.prompt] * args.n

@@ -44,6 +44,7 @@ from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
 from evals.watching import every, watch
+from layers.quantized import WEIGHTS
 from train.distributed import Cluster, start
 from train.export.seal import is_sealed
 
@@ -260,6 +261,9 @@ def _flags() -> argparse.Namespace:
         "--page-px", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"),
         help="of our own benchmark's pages, for --images; a bundle's are as large as its models'",
     )  # fmt: skip
+    flags.add_argument(
+        "--weights", choices=WEIGHTS, default="float32", help="of the models' products"
+    )
     flags.add_argument("--missing-ok", action="store_true", help="lost pictures count as empty")
     flags.add_argument("--seed", type=int, default=0)
     return flags.parse_args()
@@ -280,7 +284,7 @@ def _evaluate_run(proofreader: Proofreader, run: Path, bundle: Bundle, folder: P
     """Score a bundle into a folder, and leave beside its models what they need to know of it."""
     scored = proofreader.bundle(bundle, run.name)
     _write(folder, scored, proofreader.args.json)
-    if scored.least_type:
+    if scored.least_type and proofreader.args.weights == "float32":
         print(keep(run, scored.least_type))
     return scored.results
 
@@ -290,13 +294,14 @@ def _runs(proofreader: Proofreader) -> None:
     from pipeline import Bundle
 
     args = proofreader.args
+    opened = functools.partial(Bundle, weights=args.weights)
     if args.bundle:
-        _evaluate_run(proofreader, args.bundle, Bundle(args.bundle), args.out)
+        _evaluate_run(proofreader, args.bundle, opened(args.bundle), args.out)
         return
     if is_sealed(args.watch):
         raise ValueError(f"{args.watch} is an exported bundle and never changes: give --bundle")
     evaluate = functools.partial(_evaluate_run, proofreader, args.watch)
-    watch(args.watch, args.out, every(WATCH_S), open_run=Bundle, evaluate=evaluate)
+    watch(args.watch, args.out, every(WATCH_S), open_run=opened, evaluate=evaluate)
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
+from layers.quantized import narrowed
 from train.plan import Probes
 from train.task import Task
 
@@ -25,6 +27,23 @@ class Model:
     extra: Any
     manifest: Mapping[str, Any]
     weight_hash: str
+
+    def with_weights(self, kind: str) -> Model:
+        """The same with the kernels of its products in another of `layers.quantized.WEIGHTS`, to be
+        asked and not trained; the log says what the kernels lose.
+
+        Its hash says so too: what was measured with exact weights does not hold for others.
+        """
+        module = nnx.eval_shape(lambda: self.task.init(nnx.Rngs(0)))
+        weights, lost = narrowed(module, self.weights, kind)
+        if not lost:
+            return self
+        worst = max(lost, key=lost.__getitem__)
+        logging.info(
+            "%s: %d kernels in %s, relative RMS error %.2g, at most %.2g (%s)", self.config.task,
+            len(lost), kind, sum(lost.values()) / len(lost), lost[worst], worst,
+        )  # fmt: skip
+        return dataclasses.replace(self, weights=weights, weight_hash=f"{self.weight_hash}+{kind}")
 
     def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """`function(probes, *arrays)` compiled with the weights as its arguments."""

@@ -47,7 +47,13 @@ def compiled() -> Path:
         raise FileNotFoundError("there is no C++ compiler (c++, g++ or $CXX)")
     run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=COMPILE_S)
     version = run([compiler, "--version"]).stdout
-    parts = SOURCE.read_bytes(), version, jaxlib.__version__.encode(), _processor(), repr(FLAGS).encode()
+    parts = (
+        SOURCE.read_bytes(),
+        version,
+        jaxlib.__version__.encode(),
+        _processor(),
+        repr(FLAGS).encode(),
+    )
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "letterpress"
     library = folder / f"rows-{key}.so"

@@ -105,9 +105,7 @@ def products(
     scale, eps = norm or (None, 0.0)
     call = jax.ffi.ffi_call("letterpress_products", shapes)
     parts = [part for k in kernels for part in (k.panels, _or_none(k.scale))]
-    found = call(
-        x, _or_none(scale), _or_none(residual), *parts, eps=np.float32(eps), gated=gated
-    )
+    found = call(x, _or_none(scale), _or_none(residual), *parts, eps=np.float32(eps), gated=gated)
     return [y.reshape(*x.shape[:-1], *k.columns) for y, k in zip(found, out, strict=True)]
 
 

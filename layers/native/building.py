@@ -1,4 +1,4 @@
-"""`rows.cc` compiled by the machine's C++ compiler, once, and made known to XLA."""
+"""The C++ files here compiled by the machine's own compiler, once, and made known to XLA."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import jax
 import jaxlib
 from absl import logging
 
-SOURCE = Path(__file__).with_name("rows.cc")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.cc", "attend.cc", "vectors.h"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
-TARGETS = ("pack", "products", "attend")  # of SOURCE, each known to XLA as letterpress_NAME
+TARGETS = ("pack", "products", "attend")  # of SOURCES, each known to XLA as letterpress_NAME
 SWITCH = "LETTERPRESS_NATIVE"  # in the environment: "off" leaves everything to XLA
-COMPILE_S = 120
+COMPILE_S = 300
 
 
 @functools.cache
@@ -39,21 +39,21 @@ def ready() -> bool:
     return True
 
 
+def compiler() -> str:
+    """The machine's C++ compiler, or "" without one."""
+    return os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++"))), "")
+
+
 def compiled() -> Path:
     """The library, in a file named by what it is made of and for; whoever makes it puts it there
     whole. Raises `OSError` or `SubprocessError` where that cannot be."""
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++"))), "")
-    if not compiler:
+    program = compiler()
+    if not program:
         raise FileNotFoundError("there is no C++ compiler (c++, g++ or $CXX)")
     run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=COMPILE_S)
-    version = run([compiler, "--version"]).stdout
-    parts = (
-        SOURCE.read_bytes(),
-        version,
-        jaxlib.__version__.encode(),
-        _processor(),
-        repr(FLAGS).encode(),
-    )
+    version = run([program, "--version"]).stdout
+    told = [version, jaxlib.__version__.encode(), _processor(), repr(FLAGS).encode()]
+    parts = [*(source.read_bytes() for source in SOURCES), *told]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "letterpress"
     library = folder / f"rows-{key}.so"
@@ -62,7 +62,8 @@ def compiled() -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as draft:
             made = Path(draft) / library.name
             headers = ("-isystem", jax.ffi.include_dir())
-            run([compiler, *FLAGS, *headers, str(SOURCE), "-o", str(made)])
+            files = [str(source) for source in SOURCES if source.suffix == ".cc"]
+            run([program, *FLAGS, *headers, *files, "-o", str(made)])
             os.replace(made, library)
     return library
 

@@ -1,4 +1,4 @@
-"""The functions of `rows.cc` over arrays."""
+"""The C++ functions over arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHOICE: contextvars.ContextVar[str] = contextvars.ContextVar("native", default=
 
 @contextlib.contextmanager
 def use_native(choice: str) -> Iterator[None]:
-    """Inside the block loops over tokens are traced with `rows.cc` where it can serve: `auto` if
+    """Inside the block loops over tokens are traced with them where they can serve: `auto` if
     layers are large, `always`, or `off`. Raises `ValueError` for another."""
     if choice not in CHOICES:
         raise ValueError(f"native {choice!r} is not known; there is: {', '.join(CHOICES)}")
@@ -41,8 +41,8 @@ def use_native(choice: str) -> Iterator[None]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Panels:
-    """A kernel of `shape` (depth, then what its columns are) as `rows.cc` reads it; of an int8 one
-    the columns have scales."""
+    """A kernel as it is read from end to end: `columns` are the axes of its columns, which of an
+    int8 one have scales."""
 
     panels: Array  # [columns / 32, depth, 32]
     scale: Float[Array, " _"] | None

@@ -17,7 +17,12 @@ from layers.quantized import Quantized, quantized
 from layers.rope import rotations
 
 CONFIG = BlockConfig(48, 2, 4, 2, 16, 72, qk_norm=True)
-needs_compiler = pytest.mark.skipif(not building.ready(), reason="there is no C++ compiler here")
+needs_compiler = pytest.mark.skipif(not building.compiler(), reason="there is no C++ compiler here")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    assert building.ready() == bool(building.compiler())
 
 
 def kernel(depth, columns, kind):

@@ -44,7 +44,8 @@ def prefill(model: Decoder, codes: Int[Array, "B y x Q"], conditions: Mapping[st
         first = tuple(part[:, :prefix] for part in turn)
         seen, at = mask[:, :, :prefix], jnp.zeros((), jnp.int32)
         _, cache = model.blocks.go_on(model.mixed(tokens), first, seen, cache, at, layers=layers)
-    return Sheet(cache, turn, mask, told, model.blocks.packed(layers, B), model.packed_head(B))
+    layers, cache = model.blocks.packed(layers, cache, B)
+    return Sheet(cache, turn, mask, told, layers, model.packed_head(B))
 
 
 def step(

@@ -60,7 +60,7 @@ class Trunk(Stack):
         step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=at)  # noqa: E731
         return self.fold(step, constrain(tokens, "BTD"), cache, layers=layers)
 
-    def packed(self, layers: Layers, num_rows: int) -> Layers:
-        """The layers as a loop over steps of so many tokens in all is to have them: on a CPU in
-        panels, where that is faster (`layers.native`)."""
-        return native.packed(self.layer, layers, num_rows, self.config)
+    def packed(self, layers: Layers, cache: Cache, num_rows: int) -> tuple[Layers, Cache]:
+        """Layers and cache as a loop over steps of so many tokens in all is to have them: on a CPU
+        in panels, where that is faster (`layers.native`)."""
+        return native.packed(self.layer, layers, cache, num_rows, self.config)

@@ -90,10 +90,6 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key
   auto *out = static_cast<float*>(found->untyped_data()),
        *cached_keys = static_cast<float*>(keys->untyped_data()),
        *cached_values = static_cast<float*>(values->untyped_data());
-  if (*offsets == 0) {  // nothing was written yet: where zeros were, pages are not there either
-    ask_for_large_pages(cached_keys, keys->element_count() * sizeof(float));
-    ask_for_large_pages(cached_values, values->element_count() * sizeof(float));
-  }
   share(pool, B * K, [=](int64_t piece, int64_t) {
     int64_t b = piece / K, head = piece % K;
     int64_t first = std::clamp<int64_t>(offsets[own_offsets ? b : 0], 0, S - T);
@@ -120,7 +116,19 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key
   return ffi::Error::Success();
 }
 
+// Gives its arguments, in place, and asks for large pages for them.
+ffi::Error Settle(ffi::RemainingArgs, ffi::RemainingRets arrays) {
+  for (size_t i = 0; i < arrays.size(); i++) {
+    ffi::AnyBuffer array = **arrays.get<ffi::AnyBuffer>(i);
+    ask_for_large_pages(array.untyped_data(), array.size_bytes(), true);
+  }
+  return ffi::Error::Success();
+}
+
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(letterpress_settle, Settle,
+                              ffi::Ffi::Bind().RemainingArgs().RemainingRets());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(letterpress_attend, Attend,
                               ffi::Ffi::Bind()

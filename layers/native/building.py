@@ -10,15 +10,20 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import jax
-import jaxlib
 from absl import logging
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.cc", "attend.cc", "vectors.h"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
-TARGETS = ("pack", "products", "attend")  # of SOURCES, each known to XLA as letterpress_NAME
+TARGETS = (
+    "pack",
+    "products",
+    "attend",
+    "settle",
+)  # letterpress_NAME in SOURCES and to XLA
 SWITCH = "LETTERPRESS_NATIVE"  # in the environment: "off" leaves everything to XLA
 COMPILE_S = 300
 
@@ -52,7 +57,7 @@ def compiled() -> Path:
         raise FileNotFoundError("there is no C++ compiler (c++, g++ or $CXX)")
     run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=COMPILE_S)
     version = run([program, "--version"]).stdout
-    told = [version, jaxlib.__version__.encode(), _processor(), repr(FLAGS).encode()]
+    told = [version, metadata.version("jaxlib").encode(), _processor(), repr(FLAGS).encode()]
     parts = [*(source.read_bytes() for source in SOURCES), *told]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "letterpress"

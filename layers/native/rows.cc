@@ -109,7 +109,7 @@ ffi::Error Pack(ffi::ThreadPool pool, ffi::AnyBuffer kernels, ffi::Result<ffi::A
   int64_t size = ffi::ByteWidth(kernels.element_type()), count = panels->dimensions()[0];
   auto from = static_cast<const char*>(kernels.untyped_data()) + layer * depth * columns * size;
   auto to = static_cast<char*>(panels->untyped_data());
-  ask_for_large_pages(to, count * depth * kWide * size);
+  ask_for_large_pages(to, count * depth * kWide * size, false);
   share(pool, depth, [=](int64_t d, int64_t) {
     for (int64_t i = 0; i < count; i++) {
       int64_t width = std::min(kWide, columns - i * kWide);

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Array, Bool, Float, Int
 
-from layers.attention import LayerCache, read, write
+from layers.attention import Cache, LayerCache, read, write
 from layers.masks import Mask
-from layers.native.rows import Panels, attend, can_serve, heads_fit, panels, products
+from layers.native.rows import Panels, attend, can_serve, heads_fit, panels, products, settled
 from layers.norm import RMSNorm
 from layers.rope import rotate
 
@@ -24,15 +24,15 @@ _KERNELS = {
 
 
 def packed(
-    block: Block, layers: tuple[Any, ...], num_rows: int, config: BlockConfig
-) -> tuple[Any, ...]:
-    """The `layers` of a stack with panels for kernels, if steps of so many rows are to run by
-    `step`; else as they are. `block` has the stack's arrays. Made once, before a loop over
-    tokens."""
+    block: Block, layers: tuple[Any, ...], cache: Cache, num_rows: int, config: BlockConfig
+) -> tuple[tuple[Any, ...], Cache]:
+    """The `layers` of a stack with panels for kernels, and their cache where it is read fastest, if
+    steps of so many rows are to run by `step`; else as they are. `block` has the stack's arrays.
+    Made once, before a loop over tokens."""
     sizes = config.sizes
     per_width = 2 * (sizes["N"] + sizes["K"]) * sizes["H"] + 3 * sizes["F"]
     if not can_serve(num_rows, sizes["D"] * per_width, config.dtype):
-        return layers
+        return layers, cache
     halves = {half: getattr(block, half) for half in _KERNELS}
 
     def one(i: int) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def packed(
             made[half] = {**layers[i][half], **own}
         return made
 
-    return tuple(one(i) for i in range(len(layers)))
+    return tuple(one(i) for i in range(len(layers))), settled(cache)
 
 
 def of(linear: Einsum, *, layer: int | None = None) -> Panels:
@@ -86,10 +86,10 @@ def _looked(own: Any, projected: Any, rotations: Any, seen: Any, cache: LayerCac
     query, key, value = projected
     norms: tuple[RMSNorm | None, RMSNorm | None] = own.query_norm, own.key_norm
     if heads_fit(query.shape[-1]):
-        scales = (None if one is None else one.scale[...] for one in norms)
-        eps = norms[0].eps if norms[0] else 0.0
+        of_query, of_key = (None if one is None else one.scale[...] for one in norms)
+        told = of_query, of_key, norms[0].eps if norms[0] else 0.0
         found, *kept = attend(
-            (query, key, value), rotations, (*scales, eps), seen, (cache.keys, cache.values), at
+            (query, key, value), rotations, told, seen, (cache.keys, cache.values), at
         )
         return found, LayerCache(*kept)
     if norms[0] is not None and norms[1] is not None:

@@ -77,7 +77,9 @@ def steps(choice, config, *, own_offsets, num_tokens=1):
 
     def run(x, cache):
         with rows.use_native(choice):
-            layers = native.packed(stack.layer, stack.unstacked(), 3 * num_tokens, config)
+            layers, cache = native.packed(
+                stack.layer, stack.unstacked(), cache, 3 * num_tokens, config
+            )
         step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=at)  # noqa: E731
         return stack.fold(step, x, cache, layers=layers)
 

@@ -77,7 +77,8 @@ def lay_out(
         return model.blocks.go_on(tokens, rest, mask, cache, at + S)[1]
 
     cache = jax.lax.cond((num_known > 0).any(), with_known, lambda cache: cache, cache)
-    return Galley(cache, rest, of_letters, told, model.blocks.unstacked())
+    layers, cache = model.blocks.packed(model.blocks.unstacked(), cache, B * extra)
+    return Galley(cache, rest, of_letters, told, layers)
 
 
 def advance(

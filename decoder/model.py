@@ -18,9 +18,11 @@ from decoder.depth import Depth, Pick
 from decoder.sight import Order, raster, sight, sight_in_order
 from decoder.trunk import Trunk
 from layers.axes import constrain
-from layers.einsum import Einsum
+from layers.einsum import Einsum, product
 from layers.embedding import Embed, lookup
 from layers.masks import Mask
+from layers.native import step as native
+from layers.native.rows import Panels, can_serve, products
 from layers.norm import RMSNorm
 from layers.rope import rotations
 
@@ -156,13 +158,27 @@ class Decoder(nnx.Module):
         tokens = self.blocks(page, (cos, sin), self.mask(told, (y, x), order), key=key)
         return self.norm(tokens[:, -y * x :])
 
+    def packed_head(self, num_rows: int) -> Panels | None:
+        """The head in panels for so many rows, where `Trunk.packed` has panels too."""
+        kernel = self.head.kernel[...]
+        numbers = sum(x.size for x in jax.tree.leaves(kernel))
+        if self.depth is None and can_serve(num_rows, numbers, self.config.blocks.dtype):
+            return native.of(self.head)
+        return None
+
     def choose(
-        self, features: Float[Array, "B T D"], told: Mapping[str, Array], pick: Pick
+        self,
+        features: Float[Array, "B T D"],
+        told: Mapping[str, Array],
+        pick: Pick,
+        *,
+        head: Panels | None = None,
     ) -> tuple[Int[Array, "B T Q"], Float[Array, "B T Q V"]]:
         """Codes at the positions of these features, by `pick`, and the logits it chose from; of
-        `told` only the positions' canonical codes are looked at."""
+        `told` only the positions' canonical codes are looked at. `head` is that of `packed_head`,
+        if there is one."""
         if self.depth is None:
-            logits = self._logits(features, told)
+            logits = self._logits(features, told, head=head)
             return pick(logits), logits
         return self.depth.write(features, pick, lambda f, depth: self._logits(f, told, depth=depth))
 
@@ -295,6 +311,7 @@ class Decoder(nnx.Module):
         told: Mapping[str, Array],
         *,
         depth: Int[Array, ""] | None = None,
+        head: Panels | None = None,
     ) -> Float[Array, "B T Q V"]:
         """Free logits, plus a bonus for the canonical page's code, plus for ordered codes a
         parabola around a level that starts from the canonical one; at one depth if it is given."""
@@ -303,10 +320,10 @@ class Decoder(nnx.Module):
             return array if depth is None else jax.lax.dynamic_slice_in_dim(array, depth, 1, axis)
 
         def read(head: Einsum) -> Array:  # the letters of its kernel are D, then Q
-            kernel = at(head.kernel[...], 1).astype(features.dtype)
-            return jnp.einsum(head.equation, features, kernel)
+            kernel = jax.tree.map(lambda array: at(array, 1), head.kernel[...])
+            return product(head.equation, features, kernel)
 
-        logits = read(self.head)
+        logits = read(self.head) if head is None else products(features, [head])[0]
         level = jnp.zeros(logits.shape[:3])
         levels = jnp.linspace(-1.0, 1.0, self.config.codebook_size)
         if self.config.copies:

@@ -13,20 +13,22 @@ from decoder.depth import Pick
 from decoder.model import BY_POSITION, Decoder
 from layers.attention import Cache, Storage
 from layers.block import Layers
+from layers.native.rows import Panels
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sheet:
     """Pages being printed code by code: keys and values of letters or captions and of codes so far,
-    how each token is turned, whom it may look at, and the conditions with their positions in raster
-    order."""
+    how each token is turned, whom it may look at, the conditions with their positions in raster
+    order, and the weights as a step reads them."""
 
     cache: Cache
     turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
     mask: Bool[Array, "#B 1 #T T"]
     told: dict[str, Array]
     layers: Layers
+    head: Panels | None
 
 
 def prefill(
@@ -47,7 +49,8 @@ def prefill(
         first = tuple(part[:, :prefix] for part in turn)
         seen, at = mask[:, :, :prefix], jnp.zeros((), jnp.int32)
         _, cache = model.blocks.go_on(model.mixed(tokens), first, seen, cache, at, layers=layers)
-    return Sheet(cache, turn, mask, told, layers)
+    layers, cache = model.blocks.packed(layers, cache, B)
+    return Sheet(cache, turn, mask, told, layers, model.packed_head(B))
 
 
 def step(
@@ -74,5 +77,5 @@ def step(
     tokens, cache = model.blocks.go_on(
         tokens, turn, mask, sheet.cache, prefix + at, layers=sheet.layers
     )
-    codes, logits = model.choose(model.norm(tokens), told, pick)
+    codes, logits = model.choose(model.norm(tokens), told, pick, head=sheet.head)
     return codes[:, 0], logits[:, 0], dataclasses.replace(sheet, cache=cache)

@@ -12,6 +12,7 @@ from layers.attention import Cache
 from layers.axes import constrain
 from layers.block import Block, BlockConfig, Dropout, Layers, Stack
 from layers.masks import Mask
+from layers.native import step as native
 
 
 class Trunk(Stack):
@@ -58,3 +59,8 @@ class Trunk(Stack):
         tokens has the `layers` apart already (`unstacked`)."""
         step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=at)  # noqa: E731
         return self.fold(step, constrain(tokens, "BTD"), cache, layers=layers)
+
+    def packed(self, layers: Layers, cache: Cache, num_rows: int) -> tuple[Layers, Cache]:
+        """Layers and cache as a loop over steps of so many tokens in all is to have them: on a CPU
+        in panels, where that is faster (`layers.native`)."""
+        return native.packed(self.layer, layers, cache, num_rows, self.config)

@@ -18,6 +18,7 @@ from layers.axes import constrain
 from layers.einsum import PRODUCT
 from layers.masks import Mask
 from layers.mlp import SwiGLU
+from layers.native import step as native
 from layers.norm import RMSNorm
 from layers.splash import SAVED
 
@@ -190,7 +191,10 @@ class Block(nnx.Module):
         dropout: Dropout | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """One layer; see `Attention` for the mask and the cache. Without `dropout` nothing is
-        random."""
+        random. With its kernels as panels (`native.packed`) it is for few tokens and a cache."""
+        if native.is_packed(self):
+            assert cache is not None and at is not None and dropout is None
+            return native.step(self, x, rotations, mask, cache, at)
         update, cache = self.attention(self.attention_norm(x), rotations, mask, cache=cache, at=at)
         x = constrain(x + (update if dropout is None else dropout(update, 0)), "BTD")
         update = self.mlp(self.mlp_norm(x))

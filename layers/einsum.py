@@ -12,6 +12,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from layers.quantized import Quantized
+
+Kernel = Array | Quantized
 PRODUCT = "product"
 """The name that a remat policy knows a product of weights by: `_narrow_product` hides its own from
 policies that look for `dot_general`."""
@@ -46,14 +49,25 @@ class Einsum(nnx.Module):
         """The product, in `x`'s dtype; the kernel's gradient is summed, over devices too, in its
         own."""
         kernel = self.kernel[...]
-        product = contract if x.dtype == kernel.dtype else _narrow_product
         return checkpoint_name(product(self.equation, x, kernel), PRODUCT)
 
 
-def contract(equation: str, x: Float[Array, ...], kernel: Float[Array, ...]) -> Array:
+def product(equation: str, x: Float[Array, ...], kernel: Kernel) -> Array:
+    """The product of an activation with a kernel of whatever type, in `x`'s dtype."""
+    narrow = isinstance(kernel, jax.Array) and x.dtype != kernel.dtype
+    return (_narrow_product if narrow else contract)(equation, x, kernel)
+
+
+def contract(equation: str, x: Float[Array, ...], kernel: Kernel) -> Array:
     """`jnp.einsum` of two arrays, but that letters summed away go in the kernel's order: einsum
-    turns them round, and of a kernel that is read for a few tokens XLA then makes a copy."""
+    turns them round, and of a kernel that is read for a few tokens XLA then makes a copy.
+
+    A quantised kernel's scales are multiplied with the product."""
     inputs, output = equation.split("->")
+    if isinstance(kernel, Quantized):
+        summed = [i for i, letter in enumerate(inputs.split(",")[1]) if letter not in output]
+        product = contract(equation, x, kernel.values.astype(x.dtype))
+        return product * kernel.scale.squeeze(summed).astype(x.dtype)
     left, right = inputs.split(",")
     summed = [letter for letter in right if letter in left and letter not in output]
     rest = "".join(letter for letter in left + right if letter not in summed)

@@ -61,6 +61,8 @@ class Bundle:
     They are those of three training runs, or of an exported bundle, every byte of which is read
     first; `said` is what that says of itself, empty for runs. `legible_px` is the least type that
     they were measured to print legibly, None where that is not known (`evals/least_type.py`).
+    `weights` other than float32 (`layers.quantized.WEIGHTS`) makes planner and decoder faster where
+    reading them takes most of the time, and what they write nearly the same.
     Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
     an exported bundle that is not as it was sealed.
 
@@ -75,6 +77,7 @@ class Bundle:
         *,
         mesh: Mapping[str, int] | None = None,
         press: Mapping[str, Any] | None = None,
+        weights: str = "float32",
     ) -> None:
         self.said = require_readable(Path(folder)) if is_sealed(Path(folder)) else {}
         devices = None if mesh is None else meshes.build(mesh, jax.local_devices(), said="--mesh")
@@ -85,6 +88,9 @@ class Bundle:
                 mesh=None if name == "planner" else devices,
             )
             for name in MODELS
+        )
+        self.planner, self.decoder = (
+            model.with_weights(weights) for model in (self.planner, self.decoder)
         )
         self._changed = dict(press or {})
         decoder_press(self.decoder.config, changed=self._changed)  # now, if it is wrong
@@ -273,9 +279,10 @@ def load(
     *,
     mesh: Mapping[str, int] | None = None,
     press: Mapping[str, Any] | None = None,
+    weights: str = "float32",
 ) -> Bundle:
     """The press in a folder of three training runs, or in an exported bundle after every byte of it
-    was read and compared; nothing in either is code. See `Bundle` for mesh and press.
+    was read and compared; nothing in either is code. See `Bundle` for the rest.
 
     Raises what `Bundle` and `load_model` raise, and `FileNotFoundError` when there is neither.
     """
@@ -284,4 +291,4 @@ def load(
         raise FileNotFoundError(
             f"{folder} is no bundle: it has no bundle.json, and not the runs {', '.join(MODELS)}"
         )
-    return Bundle(folder, mesh=mesh, press=press)
+    return Bundle(folder, mesh=mesh, press=press, weights=weights)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
+from layers.quantized import WEIGHTS
 from scripts.bench.generation import SHAPES, Shape, ours
 from scripts.bench.machine import copy_bytes_per_s, matmul_flops_per_s
 from scripts.bench.peers import torch_loop, transformers_generate
@@ -49,22 +50,33 @@ def in_turns(runs: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[f
     return took
 
 
+def own_names(kinds: list[str]) -> dict[str, str]:
+    """What a run of ours with weights of each kind is called: the first `ours`, others by kind."""
+    return {("ours" if i == 0 else f"ours {kind}"): kind for i, kind in enumerate(kinds)}
+
+
 def generation(shape: Shape, batch: int, args: argparse.Namespace, machine: dict) -> dict:
     """One row of the table."""
-    runs: dict[str, Callable[[], Any]] = {"ours": ours(shape, batch)}
+    runs: dict[str, Callable[[], Any]] = {
+        name: ours(shape, batch, weights=kind) for name, kind in own_names(args.weights).items()
+    }
     runs |= {name: PEERS[name](shape, batch) for name in args.peers}
     took = in_turns(runs, args.turns)
+    step_bytes = shape.step_bytes(batch, weights=args.weights[0])
     floor_s = shape.num_codes * max(
-        shape.step_bytes(batch) / machine["copy_bytes_per_s"],
+        step_bytes / machine["copy_bytes_per_s"],
         shape.step_flops(batch) / machine["matmul_flops_per_s"],
     )
     codes = batch * shape.num_codes
     said: dict[str, Any] = {
-        "step_bytes": shape.step_bytes(batch), "step_flops": shape.step_flops(batch),
+        "step_bytes": step_bytes, "step_flops": shape.step_flops(batch),
         "floor_codes_per_s": codes / floor_s,
         "codes_per_s": {name: codes / statistics.median(t) for name, t in took.items()},
         "share_of_floor": floor_s / statistics.median(took["ours"]),
     }  # fmt: skip
+    for name, kind in list(own_names(args.weights).items())[1:]:
+        pairs = zip(took["ours"], took[name], strict=True)
+        said[f"{kind}_to_{args.weights[0]}"] = statistics.median(a / b for a, b in pairs)
     for name in args.peers:
         pairs = zip(took[name], took["ours"], strict=True)
         said[RATIOS[name]] = statistics.median(theirs / own for theirs, own in pairs)
@@ -80,6 +92,10 @@ def main() -> None:
     flags.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     flags.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     flags.add_argument("--turns", type=int, default=3)
+    flags.add_argument(
+        "--weights", nargs="+", choices=WEIGHTS, default=["float32"],
+        help="of ours; the first is what others are compared with",
+    )  # fmt: skip
     flags.add_argument("--json", type=Path)
     args = flags.parse_args()
     device = jax.devices()[0]

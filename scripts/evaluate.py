@@ -282,7 +282,7 @@ def _evaluate_run(proofreader: Proofreader, run: Path, bundle: Bundle, folder: P
     """Score a bundle into a folder, and leave beside its models what they need to know of it."""
     scored = proofreader.bundle(bundle, run.name)
     _write(folder, scored, proofreader.args.json)
-    if scored.least_type:
+    if scored.least_type and proofreader.args.weights == "float32":
         print(keep(run, scored.least_type))
     return scored.results
 

@@ -1,11 +1,12 @@
 """The flags by which scripts say how a bundle is to print: on which mesh, in how many passes, with
-what cache. None of them changes what its models are."""
+what cache and what weights. None of them changes what its models are."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from layers.quantized import WEIGHTS
 from train import mesh as meshes
 
 
@@ -19,13 +20,17 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         "--passes", type=int, help="in which a decoder that is not causal prints a page"
     )
     flags.add_argument("--cache", help="what keys and values are kept in: layers/attention.py")
+    flags.add_argument(
+        "--weights", choices=WEIGHTS, default="float32",
+        help="what the kernels of planner's and decoder's products are kept in",
+    )  # fmt: skip
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `pipeline.Bundle` takes beside its folder."""
     said = {"num_passes": args.passes, "cache": args.cache}
     press = {name: value for name, value in said.items() if value is not None}
-    return {"mesh": args.mesh, "press": press}
+    return {"mesh": args.mesh, "press": press, "weights": args.weights}
 
 
 def _mesh(text: str) -> dict[str, int]:

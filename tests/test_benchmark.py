@@ -42,6 +42,16 @@ def test_pages_differ_and_come_again():
     assert (run() == first).all()
 
 
+def test_weights_of_fewer_bits_are_fewer_bytes():
+    shape = SHAPES["tiny"]
+    exact, half, quarter = (
+        shape.step_bytes(1, weights=kind) for kind in ("float32", "bfloat16", "int8")
+    )
+    assert exact - half == 2 * shape.weights_read and half - quarter == shape.weights_read
+    codes = ours(shape, 2, weights="int8")()
+    assert codes.shape == (2, 4, 4, 1) and (codes == ours(shape, 2)()).mean() > 0.2
+
+
 def test_it_says_how_far_from_the_floor(tmp_path):
     told = finish(start(
         "benchmark", "--shape", "tiny", "--batch", 1, "--turns", 1, "--peers", "eager", "--json",

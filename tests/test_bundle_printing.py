@@ -128,13 +128,13 @@ def test_what_cannot_be_printed_on_is_named(bundle):
         bundle.decoder.on(mesh, {"B": "data"})
 
 
+SAID = "--mesh data=4,tensor=2 --passes 8 --cache int8 --weights bfloat16"
+
+
 def test_flags_say_how_it_prints():
     flags = argparse.ArgumentParser()
     add_flags(flags)
-    none, some = (
-        settings(flags.parse_args(words))
-        for words in ([], ["--mesh", "data=4,tensor=2", "--passes", "8", "--cache", "int8"])
-    )
-    assert none == {"mesh": None, "press": {}}
-    assert some["mesh"] == {"data": 4, "tensor": 2}
+    none, some = (settings(flags.parse_args(words)) for words in ([], SAID.split()))
+    assert none == {"mesh": None, "press": {}, "weights": "float32"}
+    assert some["mesh"] == {"data": 4, "tensor": 2} and some["weights"] == "bfloat16"
     assert some["press"] == {"num_passes": 8, "cache": "int8"}

@@ -72,6 +72,16 @@ def test_a_bundle_plans_for_type_that_its_own_weights_print(bundle, tmp_path, mo
     assert [plates.legible_px for plates in asked] == [None, 14.0]
 
 
+def test_int8_prints_nearly_the_same_and_says_that_it_is_others(bundle):
+    own = pipeline.load(tiny_bundle(), weights="int8")
+    assert own.weights["tokenizer"] == bundle.weights["tokenizer"]
+    assert own.weights["decoder"] == f"{bundle.weights['decoder']}+int8"
+    near, exact = (each.codes([PAGE]) for each in (own, bundle))
+    assert near.shape == exact.shape and (near == exact).mean() > 0.8
+    with pytest.raises(ValueError, match="weights 'int2' are not known"):
+        pipeline.Bundle(tiny_bundle(), weights="int2")
+
+
 def test_a_page_of_another_size_is_refused(bundle):
     with pytest.raises(ValueError, match="a page of 128 x 256 px: these models print 128 x 128 px"):
         bundle.codes([Blueprint(128, 256, "#fff", TEXTS)])

@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from layers.axes import Rules, axes_tree, partition_spec, use_rules
+from layers.quantized import narrowed
 from train.mesh import RULES
 from train.probes import Probes, Programs
 from train.task import Task
@@ -34,6 +36,22 @@ class Model:
     weight_hash: str
     mesh: Mesh | None = None
     rules: Rules = dataclasses.field(default_factory=lambda: RULES)
+
+    def with_weights(self, kind: str) -> Model:
+        """The same with the kernels of its products in another of `layers.quantized.WEIGHTS`, to be
+        asked and not trained; the log says what the kernels lose.
+
+        Its hash says so too: what was measured with exact weights does not hold for others.
+        """
+        weights, lost = narrowed(self._abstract, self.weights, kind)
+        if not lost:
+            return self
+        worst = max(lost, key=lost.__getitem__)
+        logging.info(
+            "%s: %d kernels in %s, relative RMS error %.2g, at most %.2g (%s)", self.config.task,
+            len(lost), kind, sum(lost.values()) / len(lost), lost[worst], worst,
+        )  # fmt: skip
+        return dataclasses.replace(self, weights=weights, weight_hash=f"{self.weight_hash}+{kind}")
 
     def on(self, mesh: Mesh, rules: Rules = RULES) -> Model:
         """The same on a mesh: weights lie by the letters of their axes, and what is asked is

@@ -38,6 +38,7 @@ from blueprint import vocab
 from blueprint.schema import Blueprint
 from decoder.conditioning import canonical_page, condition
 from layers.kernels import use_kernel
+from layers.native.rows import use_native
 from pipeline.bundle import Bundle
 from pipeline.printing import decoder_press
 from pipeline.tasks import decoder_task
@@ -174,7 +175,7 @@ def lowered(models: Mapping[str, Model], program: Program) -> jax_export.Exporte
     shape_of = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)  # noqa: E731
     weights = jax.tree.map(shape_of, {n: weights_of(models[n]) for n in program.models})
     inputs = [jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype) for x in program.inputs.values()]
-    with use_kernel("xla"):  # the others are for one platform each
+    with use_kernel("xla"), use_native("off"):  # the others are for one platform each
         jitted = jax.jit(bound(models, program))
         return jax_export.export(jitted, platforms=PLATFORMS)(weights, *inputs)
 

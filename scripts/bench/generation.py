@@ -16,6 +16,7 @@ from decoder.conditioning import ConditioningConfig
 from decoder.config import DecoderConfig
 from decoder.task import DecoderTask
 from layers.block import BlockConfig
+from layers.quantized import narrowed
 from sampling.policy import Policy
 from sampling.printing import Press, print_codes
 
@@ -48,11 +49,11 @@ class Shape:
         layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
         return self.num_layers * layer + self.width * (1 + self.codebook_size)
 
-    def step_bytes(self, batch: int, itemsize: int = 4) -> float:
+    def step_bytes(self, batch: int, itemsize: int = 4, *, weights: str = "float32") -> float:
         """Bytes that a step must move in the middle of a page: weights once, and the keys and
         values so far of both halves of the guided batch."""
         cache = 2 * 2 * batch * self.num_layers * self.width * (self.num_codes + 1) / 2
-        return itemsize * (self.weights_read + cache)
+        return _BYTES.get(weights, itemsize) * self.weights_read + itemsize * cache
 
     def step_flops(self, batch: int) -> float:
         """2 a weight and row, and attention over half a page."""
@@ -60,6 +61,7 @@ class Shape:
         return 2 * batch * (2 * self.weights_read + attention)
 
 
+_BYTES = {"bfloat16": 2, "int8": 1}
 SHAPES = {
     "b": Shape(768, 12, 12), "l": Shape(1024, 24, 16), "xl": Shape(1280, 36, 20),
     "3b": Shape(3200, 24, 32), "tiny": Shape(64, 2, 2, codebook_size=512, side=4, top_k=50),
@@ -67,8 +69,11 @@ SHAPES = {
 """LlamaGen's, and one for tests."""
 
 
-def ours(shape: Shape, batch: int, *, seed: int = 0) -> Callable[[], np.ndarray]:
-    """A function that prints `batch` pages of random weights, compiled: codes [B y x Q]."""
+def ours(
+    shape: Shape, batch: int, *, seed: int = 0, weights: str = "float32"
+) -> Callable[[], np.ndarray]:
+    """A function that prints `batch` pages of random weights, compiled: codes [B y x Q]. `weights`
+    is one of `layers.quantized.WEIGHTS`."""
     size = shape.width // shape.num_heads
     blocks = BlockConfig(
         shape.width, shape.num_layers, shape.num_heads, shape.num_heads, size, shape.hidden,
@@ -79,11 +84,13 @@ def ours(shape: Shape, batch: int, *, seed: int = 0) -> Callable[[], np.ndarray]
         num_classes=1000, rope_theta=10000.0,
     )  # fmt: skip
     task = DecoderTask(config, drop_blueprint=0.1)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    module = nnx.eval_shape(lambda: task.init(nnx.Rngs(0)))
+    graphdef, params = nnx.split(module)
     rng = np.random.default_rng(seed)
     drawn = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), nnx.to_pure_dict(params)
     )
+    drawn, _ = narrowed(module, drawn, weights)
     press = Press(Policy(temperature=1.0, top_k=shape.top_k), guidance=shape.guidance)
 
     def run(params: Any, classes: Any, keys: Any) -> Any:

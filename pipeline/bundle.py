@@ -66,8 +66,8 @@ class Bundle:
     Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
     an exported bundle that is not as it was sealed.
 
-    `mesh` gives sizes of the axes of `train.mesh.AXES` over this process's devices, for the models
-    that print (the planner stays on one); without it all are on one device. `press` changes fields
+    `mesh` gives sizes of the axes of `train.mesh.AXES` over this process's devices; without
+    it all models are on one. `press` changes fields
     of the `sampling.printing.Press` that the decoder's config has.
     """
 
@@ -82,11 +82,7 @@ class Bundle:
         self.said = require_readable(Path(folder)) if is_sealed(Path(folder)) else {}
         devices = None if mesh is None else meshes.build(mesh, jax.local_devices(), said="--mesh")
         self.tokenizer, self.planner, self.decoder = (
-            load_model(
-                Path(folder) / name,
-                checked=bool(self.said),
-                mesh=None if name == "planner" else devices,
-            )
+            load_model(Path(folder) / name, checked=bool(self.said), mesh=devices)
             for name in MODELS
         )
         self.planner, self.decoder = (

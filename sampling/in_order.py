@@ -1,6 +1,9 @@
 """Codes in an order that is given, a group of positions a pass: a slow loop that is the
 specification, and the one with a cache that agrees with it.
 
+The groups grow by a cosine; or the first is of all positions that are certain beforehand, however
+many, and those that a page has left come in even groups, in as many passes as it needs.
+
 Known positions come first in the order, so that all of them are context. Both loops draw the codes
 at position p of a page with `fold_in(page's key, p)`, so a page's codes depend neither on its
 neighbours nor on the batch's size.
@@ -17,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sampling.parallel import Written, require_passes
+from sampling.parallel import WriteFn, Written, require_passes
 from sampling.picking import Pick
 
-ORDERS = ("random", "raster")
+ORDERS = ("random", "raster", "blueprint", "strokes")
+CERTAIN_FIRST = ORDERS[2:]
 _WHOLE = 1 << 16  # shares of a page are whole numbers of these, so that counts are exact
 _ORDER = 0  # folded into a page's key, twice
 
@@ -35,21 +39,49 @@ AdvanceFn = Callable[
     tuple[Int[Array, "B G Q"], Any],
 ]
 """(first slot that the state has not read, first slot to write, the codes from the former on,
-state, pick) -> (codes from the latter on, state). Slot r is the position of rank r."""
+state, pick) -> (codes from the latter on, state). Slot r is the position of rank r. Of a schedule
+with certain positions the first pass is handed no codes and writes as many as there are slots; the
+second is handed those of all slots."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The place of each position in the order, and in how many passes they are printed.
+    """The place of each position in the order, and in how many passes they are printed at most.
 
-    Raises `ValueError` for no passes.
+    `num_certain` masked ones, the first in the order, are printed in the first pass, the others in
+    even groups, `num_passes` being enough for whole pages of them; without it groups grow by a
+    cosine. Raises `ValueError` for no passes, and for a single one that is to be of certain
+    positions.
     """
 
     rank: Int[Array, "B T"]
     num_passes: int
+    num_certain: Int[Array, " B"] | None = None
 
     def __post_init__(self) -> None:
         require_passes(self.num_passes)
+        if self.num_certain is not None and self.num_passes < 2:
+            raise ValueError("num_passes 1 leaves none for what is not certain: raise it to 2")
+
+    @property
+    def size(self) -> int:
+        """The most positions that a pass prints, but for a first one of certain positions."""
+        num_positions = self.rank.shape[1]
+        if self.num_certain is None:
+            return largest_group(num_positions, self.num_passes)
+        return -(-num_positions // (self.num_passes - 1))
+
+    def left(self, total: Int[Array, " B"], i: Int[Array, ""] | int) -> Int[Array, " B"]:
+        """How many of `total` masked positions are left before pass i."""
+        if self.num_certain is None:
+            return num_left(total, i, self.num_passes)
+        later = total - self.num_certain - (jnp.asarray(i) - 1) * self.size
+        return jnp.where(jnp.asarray(i) == 0, total, jnp.maximum(later, 0))
+
+    def passes(self, total: Int[Array, " B"]) -> Int[Array, " B"]:
+        """How many passes print something of a page with so many masked positions."""
+        left = jax.vmap(lambda i: self.left(total, i))(jnp.arange(self.num_passes + 1))
+        return (left[:-1] > left[1:]).sum(axis=0)
 
 
 def ranks(priority: Float[Array, "B T"], masked: Bool[Array, "B y x"]) -> Int[Array, "B T"]:
@@ -58,8 +90,33 @@ def ranks(priority: Float[Array, "B T"], masked: Bool[Array, "B y x"]) -> Int[Ar
     return jnp.argsort(jnp.argsort(last, axis=1), axis=1)
 
 
+def dispersed(grid: tuple[int, int]) -> np.ndarray:
+    """The place of each position of a grid [y x] in an order that keeps near ones apart in time:
+    Bayer's (1973) matrix for ordered dither. In any 2^n x 2^n of them its first 4^m are 2^(n-m)
+    apart."""
+    rows, columns = np.mgrid[: grid[0], : grid[1]]
+    place, bits = np.zeros(grid, int), int(max(grid) - 1).bit_length()
+    for k in range(bits):
+        row, crossed = rows >> k & 1, (rows ^ columns) >> k & 1
+        place |= (2 * crossed + row) << 2 * (bits - 1 - k)
+    return place
+
+
+def certain_first(
+    order: str, certain: Bool[Array, "B y x"], masked: Bool[Array, "B y x"], num_passes: int
+) -> Schedule:
+    """Certain positions, then the others: by `strokes` in raster order, so that neighbours are
+    printed together, by `blueprint` dispersed, so that they are printed after one another. A single
+    pass prints all."""
+    B, y, x = masked.shape
+    later = dispersed((y, x)) if order == "blueprint" else np.arange(y * x)
+    priority = jnp.where(certain, -1.0, jnp.asarray(later.reshape(y, x), jnp.float32))
+    num_certain = None if num_passes == 1 else (certain & masked).sum(axis=(1, 2))
+    return Schedule(ranks(priority.reshape(B, y * x), masked), num_passes, num_certain)
+
+
 def priorities(order: str, keys: Array, num_positions: int) -> Float[Array, "B T"]:
-    """Of a named order: `raster`, or `random`, drawn by each page's key.
+    """Of an order that needs no blueprint: `raster`, or `random`, drawn by each page's key.
 
     Raises `ValueError` for another.
     """
@@ -69,7 +126,8 @@ def priorities(order: str, keys: Array, num_positions: int) -> Float[Array, "B T
     if order == "random":
         own = Pick(keys).at(num_positions).at(_ORDER).keys  # no position has this number
         return jax.vmap(lambda key: jax.random.uniform(key, (num_positions,)))(own)
-    raise ValueError(f"order {order!r} is not known; there is: {', '.join(ORDERS)}")
+    known = ", ".join(name for name in ORDERS if name not in CERTAIN_FIRST)
+    raise ValueError(f"order {order!r} is not known; there is: {known}")
 
 
 def _shares(num_passes: int) -> np.ndarray:
@@ -108,7 +166,7 @@ def decode_in_order_slowly(
     total = masked.sum(axis=(1, 2))
     places = jnp.broadcast_to(jnp.arange(T), (B, T))
     for i in range(num_passes):
-        now, after = (T - num_left(total, j, num_passes)[:, None] for j in (i, i + 1))
+        now, after = (T - schedule.left(total, j)[:, None] for j in (i, i + 1))
         num_seen = jnp.broadcast_to(now, (B, T))
         chosen, _ = write(codes, rank, num_seen, pick.at(places))
         group = ((rank >= now) & (rank < after)).reshape(masked.shape)
@@ -127,26 +185,64 @@ def decode_in_order(
     """Fill the masked positions; the others never change. `pick` has one key a row.
 
     `state` is what `advance` starts with, prompt and known codes; its groups are as large as
-    `largest_group` says, and what one has beyond the positions of its pass is not kept.
+    `Schedule.size` says, and what one has beyond the positions of its pass is not kept.
     """
-    rank, num_passes = schedule.rank, schedule.num_passes
+    rank, size = schedule.rank, schedule.size
     B, T = rank.shape
-    size = largest_group(T, num_passes)
     total, order = masked.sum(axis=(1, 2)), jnp.argsort(rank, axis=1)
     take = lambda rows, index: jnp.take_along_axis(rows, index[..., None], axis=1)  # noqa: E731
 
-    def one(i: Int[Array, ""], carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+    def one(
+        i: Int[Array, ""] | int, carry: tuple[Array, Array, Any], sizes: tuple[int, int]
+    ) -> tuple[Array, Array, Any]:
         slots, at, state = carry
-        now, after = (T - num_left(total, j, num_passes) for j in (i, i + 1))
-        read, written = (jnp.minimum(n[:, None] + jnp.arange(size), T - 1) for n in (at, now))
+        now, after = (T - schedule.left(total, j) for j in (i, i + 1))
+        read, written = (
+            jnp.minimum(first[:, None] + jnp.arange(n), T - 1)
+            for first, n in zip((at, now), sizes, strict=True)
+        )
         places = jnp.take_along_axis(order, written, axis=1)
         chosen, state = advance(at, now, take(slots, read), state, pick.at(places))
         rows = jnp.arange(B)[:, None]
-        fresh = now[:, None] + jnp.arange(size) < after[:, None]
+        fresh = now[:, None] + jnp.arange(sizes[1]) < after[:, None]
         slot = jnp.where(fresh, written, T)  # past the end, so dropped
         slots = slots.at[rows, slot].set(chosen.astype(slots.dtype), mode="drop")
         return slots, now, state
 
-    slots = take(codes.reshape(B, T, -1), order)
-    slots, _, _ = jax.lax.fori_loop(0, num_passes, one, (slots, T - total, state))
-    return take(slots, rank).reshape(codes.shape)
+    carry = take(codes.reshape(B, T, -1), order), T - total, state
+    even = lambda i, carry: one(i, carry, (size, size))  # noqa: E731
+    if schedule.num_certain is None:
+        carry = jax.lax.fori_loop(0, schedule.num_passes, even, carry)
+    else:
+        goes_on = lambda i: (schedule.left(total, i) > 0).any()  # noqa: E731
+        carry = one(0, carry, (0, T))
+        second = lambda carry: one(1, (carry[0], 0 * carry[1], carry[2]), (T, size))  # noqa: E731
+        carry = jax.lax.cond(goes_on(1), second, lambda carry: carry, carry)
+        later = lambda c: (c[0] + 1, even(c[0], c[1]))  # noqa: E731
+        _, carry = jax.lax.while_loop(lambda c: goes_on(c[0]), later, (jnp.asarray(2), carry))
+    return take(carry[0], rank).reshape(codes.shape)
+
+
+def decode_in_groups(
+    write: WriteFn,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    pick: Pick,
+    schedule: Schedule,
+) -> Int[Array, "B y x Q"]:
+    """Fill the masked positions group by group, each written by a whole forward that sees the known
+    codes and the groups before: `decode_in_order_slowly` of a decoder of masked codes, in no more
+    passes than a page of the batch needs."""
+    rank, total = schedule.rank, masked.sum(axis=(1, 2))
+    T = rank.shape[1]
+    here = pick.at(jnp.broadcast_to(jnp.arange(T), rank.shape))
+
+    def one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, codes = carry
+        now, after = (T - schedule.left(total, j)[:, None] for j in (i, i + 1))
+        chosen, _ = write(codes, (rank >= now).reshape(masked.shape), here)
+        group = ((rank >= now) & (rank < after)).reshape(masked.shape)
+        return i + 1, jnp.where(group[..., None], chosen, codes).astype(codes.dtype)
+
+    goes_on = lambda carry: (schedule.left(total, carry[0]) > 0).any()  # noqa: E731
+    return jax.lax.while_loop(goes_on, one, (jnp.asarray(0), codes))[1]

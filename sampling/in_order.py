@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sampling.parallel import WriteFn, Written, require_passes
+from sampling.parallel import Written, require_passes
 from sampling.picking import Pick
 
 ORDERS = ("random", "raster", "blueprint", "strokes")
@@ -78,6 +78,12 @@ class Schedule:
         later = total - self.num_certain - (jnp.asarray(i) - 1) * self.size
         return jnp.where(jnp.asarray(i) == 0, total, jnp.maximum(later, 0))
 
+    def end(self, total: Int[Array, " B"]) -> Int[Array, ""] | int:
+        """The pass before which all pages are done."""
+        if self.num_certain is None:
+            return self.num_passes
+        return 1 + jnp.max(-(-(total - self.num_certain) // self.size))
+
     def passes(self, total: Int[Array, " B"]) -> Int[Array, " B"]:
         """How many passes print something of a page with so many masked positions."""
         left = jax.vmap(lambda i: self.left(total, i))(jnp.arange(self.num_passes + 1))
@@ -88,31 +94,6 @@ def ranks(priority: Float[Array, "B T"], masked: Bool[Array, "B y x"]) -> Int[Ar
     """The place of each position in the order: known ones, then those of least `priority`."""
     last = jnp.where(masked.reshape(priority.shape), priority, -jnp.inf)
     return jnp.argsort(jnp.argsort(last, axis=1), axis=1)
-
-
-def dispersed(grid: tuple[int, int]) -> np.ndarray:
-    """The place of each position of a grid [y x] in an order that keeps near ones apart in time:
-    Bayer's (1973) matrix for ordered dither. In any 2^n x 2^n of them its first 4^m are 2^(n-m)
-    apart."""
-    rows, columns = np.mgrid[: grid[0], : grid[1]]
-    place, bits = np.zeros(grid, int), int(max(grid) - 1).bit_length()
-    for k in range(bits):
-        row, crossed = rows >> k & 1, (rows ^ columns) >> k & 1
-        place |= (2 * crossed + row) << 2 * (bits - 1 - k)
-    return place
-
-
-def certain_first(
-    order: str, certain: Bool[Array, "B y x"], masked: Bool[Array, "B y x"], num_passes: int
-) -> Schedule:
-    """Certain positions, then the others: by `strokes` in raster order, so that neighbours are
-    printed together, by `blueprint` dispersed, so that they are printed after one another. A single
-    pass prints all."""
-    B, y, x = masked.shape
-    later = dispersed((y, x)) if order == "blueprint" else np.arange(y * x)
-    priority = jnp.where(certain, -1.0, jnp.asarray(later.reshape(y, x), jnp.float32))
-    num_certain = None if num_passes == 1 else (certain & masked).sum(axis=(1, 2))
-    return Schedule(ranks(priority.reshape(B, y * x), masked), num_passes, num_certain)
 
 
 def priorities(order: str, keys: Array, num_positions: int) -> Float[Array, "B T"]:
@@ -210,39 +191,10 @@ def decode_in_order(
         return slots, now, state
 
     carry = take(codes.reshape(B, T, -1), order), T - total, state
+    first = 0
+    if schedule.num_certain is not None:  # two passes of other sizes; the second reads all slots
+        slots, _, state = one(0, carry, (0, T))
+        carry, first = one(1, (slots, jnp.zeros_like(total), state), (T, size)), 2
     even = lambda i, carry: one(i, carry, (size, size))  # noqa: E731
-    if schedule.num_certain is None:
-        carry = jax.lax.fori_loop(0, schedule.num_passes, even, carry)
-    else:
-        goes_on = lambda i: (schedule.left(total, i) > 0).any()  # noqa: E731
-        carry = one(0, carry, (0, T))
-        second = lambda carry: one(1, (carry[0], 0 * carry[1], carry[2]), (T, size))  # noqa: E731
-        carry = jax.lax.cond(goes_on(1), second, lambda carry: carry, carry)
-        later = lambda c: (c[0] + 1, even(c[0], c[1]))  # noqa: E731
-        _, carry = jax.lax.while_loop(lambda c: goes_on(c[0]), later, (jnp.asarray(2), carry))
+    carry = jax.lax.fori_loop(first, schedule.end(total), even, carry)
     return take(carry[0], rank).reshape(codes.shape)
-
-
-def decode_in_groups(
-    write: WriteFn,
-    codes: Int[Array, "B y x Q"],
-    masked: Bool[Array, "B y x"],
-    pick: Pick,
-    schedule: Schedule,
-) -> Int[Array, "B y x Q"]:
-    """Fill the masked positions group by group, each written by a whole forward that sees the known
-    codes and the groups before: `decode_in_order_slowly` of a decoder of masked codes, in no more
-    passes than a page of the batch needs."""
-    rank, total = schedule.rank, masked.sum(axis=(1, 2))
-    T = rank.shape[1]
-    here = pick.at(jnp.broadcast_to(jnp.arange(T), rank.shape))
-
-    def one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, codes = carry
-        now, after = (T - schedule.left(total, j)[:, None] for j in (i, i + 1))
-        chosen, _ = write(codes, (rank >= now).reshape(masked.shape), here)
-        group = ((rank >= now) & (rank < after)).reshape(masked.shape)
-        return i + 1, jnp.where(group[..., None], chosen, codes).astype(codes.dtype)
-
-    goes_on = lambda carry: (schedule.left(total, carry[0]) > 0).any()  # noqa: E731
-    return jax.lax.while_loop(goes_on, one, (jnp.asarray(0), codes))[1]

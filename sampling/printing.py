@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from sampling.ahead import decode_ahead
+from sampling.certain import certain_first, decode_in_groups
 from sampling.guidance import doubled, told_half
 from sampling.in_order import (
     CERTAIN_FIRST,
     ORDERS,
     Schedule,
-    certain_first,
-    decode_in_groups,
     decode_in_order,
     priorities,
     ranks,
@@ -32,13 +31,11 @@ Probes = Mapping[str, Callable[..., Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Press:
-    """How codes are chosen. `guidance` 1 asks the decoder with its conditions only.
-
-    A causal decoder checks `window` positions in a pass (`sampling.ahead`), which changes no code,
-    and the rest is of no matter to it. A random one prints in an `order` of `sampling.in_order`,
-    `blueprint` and `strokes` with what is certain first; a masked one in these two as well, else
-    the surest first. `num_passes` are then the most that a page may need.
-    """
+    """How codes are chosen. `guidance` 1 asks the decoder with its conditions only; `num_passes` is
+    of no matter to a causal decoder, which checks `window` positions in a pass
+    (`sampling.ahead`): that changes no code. A random one prints in an `order` of
+    `sampling.in_order`, a masked one surest first, but in the orders of `CERTAIN_FIRST` as well; in
+    these `num_passes` are the most that a page may need."""
 
     policy: Policy = dataclasses.field(default_factory=Policy)
     num_passes: int = 1
@@ -56,21 +53,59 @@ class Press:
 
 def num_passes(probes: Probes, press: Press, num_positions: int) -> int:
     """How often a page goes through the decoder's trunk at most when all of it is printed, the
-    reading of its letters not counted. Under guidance each time is twice. How often it does,
-    where that is the page's matter, `print_counted` says."""
+    reading of its letters not counted. Under guidance each time is twice. `print_counted` says how
+    often it did."""
     if "step" in probes:
         once = num_positions
     elif "advance" in probes or press.order in CERTAIN_FIRST:
-        once = most_passes(press, num_positions)
+        once = _most(press, num_positions)
     else:
         once = press.num_passes
     return once if press.guidance == 1 else 2 * once
 
 
-def most_passes(press: Press, num_positions: int) -> int:
-    """How many passes of groups a page can use: no group is empty, but for one of certain
-    positions."""
+def _most(press: Press, num_positions: int) -> int:
+    """Of groups, none of which is empty but perhaps the one of certain positions."""
     return min(press.num_passes, num_positions + (press.order in CERTAIN_FIRST))
+
+
+def _schedule(
+    probes: Probes,
+    masked: Bool[Array, "B y x"],
+    given: Mapping[str, Any],
+    keys: Array,
+    press: Press,
+) -> Schedule:
+    """The order of each page's positions and their groups."""
+    T = masked[0].size
+    if press.order in CERTAIN_FIRST:
+        return certain_first(press.order, probes["certain"](given), masked, _most(press, T))
+    return Schedule(ranks(priorities(press.order, keys, T), masked), _most(press, T))
+
+
+def print_counted(
+    probes: Probes,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    given: Mapping[str, Any],
+    keys: Array,
+    *,
+    press: Press,
+) -> tuple[Int[Array, "B y x Q"], Int[Array, " B"]]:
+    """`print_codes`, and how often each page went through the trunk until it was done, counted as
+    `num_passes` counts."""
+    total, last = masked.sum(axis=(1, 2)), jnp.arange(1, masked[0].size + 1)
+    if "step" in probes and press.window > 1:
+        made, passes = _ahead(probes, codes, masked, given, keys, press)
+        return made, passes if press.guidance == 1 else 2 * passes
+    if "step" in probes:
+        passes = jnp.where(masked.reshape(len(codes), -1), last, 0).max(axis=1)
+    elif "advance" in probes or press.order in CERTAIN_FIRST:
+        passes = _schedule(probes, masked, given, keys, press).passes(total)
+    else:
+        passes = jnp.where(total > 0, press.num_passes, 0)
+    made = print_codes(probes, codes, masked, given, keys, press=press)
+    return made, passes if press.guidance == 1 else 2 * passes
 
 
 def print_codes(
@@ -86,109 +121,74 @@ def print_codes(
     order, each given all codes before it, the known ones among them; one with an `advance` in the
     press's order, given all known codes and those before; any other in parallel, given all known
     codes."""
-    return print_counted(probes, codes, masked, given, keys, press=press)[0]
+    if "step" in probes and press.window > 1:
+        return _ahead(probes, codes, masked, given, keys, press)[0]
+    scale, pick = press.guidance, Pick(keys, press.policy, press.guidance)
+    twice = lambda rows: doubled(rows, rows, scale)  # noqa: E731
+    in_groups = "advance" in probes or ("step" not in probes and press.order in CERTAIN_FIRST)
+    schedule = _schedule(probes, masked, given, keys, press) if in_groups else None
+    if scale != 1:
+        given = doubled(dict(given), dict(probes["unconditional"](given)), scale)
+    if "step" in probes:
+        sheet = probes["prefill"](twice(codes), given)
+
+        def step(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
+            chosen, _, sheet = probes["step"](at, twice(before), sheet, pick)
+            return told_half(chosen, scale), sheet
+
+        return decode_raster(step, sheet, codes, masked, pick)
+    if "advance" in probes:
+        assert schedule is not None
+        return _in_order(probes, codes, masked, given, pick, schedule)
+
+    def write(codes: Array, masked: Array, pick: Pick) -> Written:
+        chosen, logits = probes["write"](*twice((codes, masked)), given, pick)
+        return told_half(chosen, scale), pick.combined(logits)
+
+    if schedule is not None:
+        return decode_in_groups(write, codes, masked, pick, schedule)
+    return decode_masked(write, codes, masked, pick, num_passes=press.num_passes)
 
 
-def print_counted(
+def _in_order(
+    probes: Probes,
+    codes: Int[Array, "B y x Q"],
+    masked: Bool[Array, "B y x"],
+    given: Mapping[str, Any],
+    pick: Pick,
+    schedule: Schedule,
+) -> Int[Array, "B y x Q"]:
+    B, y, x, Q = codes.shape
+    twice = lambda rows: doubled(rows, rows, pick.guidance)  # noqa: E731
+    num_known = y * x - masked.sum(axis=(1, 2))
+    group = jnp.zeros((B, schedule.size, Q), jnp.int32)
+    galley = probes["lay_out"](*twice((codes, num_known, schedule.rank, group)), given)
+
+    def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:
+        chosen, _, galley = probes["advance"](*twice((at, now, before)), galley, pick)
+        return told_half(chosen, pick.guidance), galley
+
+    return decode_in_order(advance, galley, codes, masked, pick, schedule)
+
+
+def _ahead(
     probes: Probes,
     codes: Int[Array, "B y x Q"],
     masked: Bool[Array, "B y x"],
     given: Mapping[str, Any],
     keys: Array,
-    *,
     press: Press,
 ) -> tuple[Int[Array, "B y x Q"], Int[Array, " B"]]:
-    """`print_codes`, and how often each page went through the trunk until it was done, counted as
-    `num_passes` counts."""
+    """What `step` prints, in windows, and the passes of each page."""
     scale, pick = press.guidance, Pick(keys, press.policy, press.guidance)
-    way = _raster if "step" in probes else _in_order if "advance" in probes else _masked
-    beforehand = {}
-    if press.window > 1 and "guess" in probes:
-        beforehand["guess"] = probes["guess"](codes, given)
-    if press.order in CERTAIN_FIRST and "certain" in probes:
-        beforehand["certain"] = probes["certain"](given)
+    twice = lambda rows: doubled(rows, rows, scale)  # noqa: E731
+    guess = jnp.where(masked[..., None], probes["guess"](codes, given), codes)
     if scale != 1:
         given = doubled(dict(given), dict(probes["unconditional"](given)), scale)
-    made, passes = way(Job(probes, given, beforehand, press), codes, masked, pick)
-    return made, passes if scale == 1 else 2 * passes
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A decoder's probes, what it is told (twice the rows under guidance), what is known
-    `beforehand` of each page (`guess` at its codes, where it is `certain`), and the press."""
-
-    probes: Probes
-    given: Mapping[str, Any]
-    beforehand: Mapping[str, Array]
-    press: Press
-
-    def twice(self, rows: Any) -> Any:
-        """Rows for the told and the untold half."""
-        return doubled(rows, rows, self.press.guidance)
-
-    def ask(self, name: str, *arrays: Any) -> tuple[Any, ...]:
-        """A probe's answer, of the codes in front only the told half."""
-        codes, *rest = self.probes[name](*arrays)
-        return told_half(codes, self.press.guidance), *rest
-
-    def schedule(self, pick: Pick, masked: Bool[Array, "B y x"]) -> Schedule:
-        """The order of a page's positions and their groups."""
-        T, order = masked[0].size, self.press.order
-        passes = most_passes(self.press, T)
-        if order in CERTAIN_FIRST:
-            return certain_first(order, self.beforehand["certain"], masked, passes)
-        return Schedule(ranks(priorities(order, pick.keys, T), masked), passes)
-
-
-Printed = tuple[Int[Array, "B y x Q"], Int[Array, " B"]]
-
-
-def _raster(job: Job, codes: Array, masked: Array, pick: Pick) -> Printed:
-    B, T = len(codes), masked[0].size
-    sheet = job.probes["prefill"](job.twice(codes), job.given)
-    if job.press.window == 1:
-
-        def step(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
-            chosen, _, sheet = job.ask("step", at, job.twice(before), sheet, pick)
-            return chosen, sheet
-
-        last = jnp.where(masked.reshape(B, T), jnp.arange(1, T + 1), 0).max(axis=1)
-        return decode_raster(step, sheet, codes, masked, pick), last
+    sheet = probes["prefill"](twice(codes), given)
 
     def look(at: Array, before: Array, sheet: Any, pick: Pick) -> tuple[Array, Any]:
-        chosen, _, sheet = job.ask("look_ahead", *job.twice((at, before)), sheet, pick)
-        return chosen, sheet
+        chosen, _, sheet = probes["look_ahead"](*twice((at, before)), sheet, pick)
+        return told_half(chosen, scale), sheet
 
-    guess = jnp.where(masked[..., None], job.beforehand["guess"], codes)
-    return decode_ahead(look, sheet, guess, masked, pick, window=job.press.window)
-
-
-def _in_order(job: Job, codes: Array, masked: Array, pick: Pick) -> Printed:
-    B, y, x, Q = codes.shape
-    schedule, total = job.schedule(pick, masked), masked.sum(axis=(1, 2))
-    group = jnp.zeros((B, schedule.size, Q), jnp.int32)
-    told = job.twice((codes, y * x - total, schedule.rank, group))
-    galley = job.probes["lay_out"](*told, job.given)
-
-    def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:
-        chosen, _, galley = job.ask("advance", *job.twice((at, now, before)), galley, pick)
-        return chosen, galley
-
-    made = decode_in_order(advance, galley, codes, masked, pick, schedule)
-    return made, schedule.passes(total)
-
-
-def _masked(job: Job, codes: Array, masked: Array, pick: Pick) -> Printed:
-    total, num_passes = masked.sum(axis=(1, 2)), job.press.num_passes
-
-    def write(codes: Array, masked: Array, pick: Pick) -> Written:
-        chosen, logits = job.ask("write", *job.twice((codes, masked)), job.given, pick)
-        return chosen, pick.combined(logits)
-
-    if job.press.order in CERTAIN_FIRST:
-        schedule = job.schedule(pick, masked)
-        made = decode_in_groups(write, codes, masked, pick, schedule)
-        return made, schedule.passes(total)
-    made = decode_masked(write, codes, masked, pick, num_passes=num_passes)
-    return made, jnp.where(total > 0, num_passes, 0)
+    return decode_ahead(look, sheet, guess, masked, pick, window=press.window)

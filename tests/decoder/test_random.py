@@ -14,9 +14,9 @@ from decoder.certainty import certain
 from decoder.model import Decoder
 from decoder.sight import Order
 from decoder.task import DecoderTask, draw_order
+from sampling.certain import certain_first
 from sampling.in_order import (
     Schedule,
-    certain_first,
     decode_in_order_slowly,
     priorities,
     ranks,

@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sampling.certain import certain_first, decode_in_groups, dispersed
 from sampling.in_order import (
     CERTAIN_FIRST,
     Schedule,
-    certain_first,
-    decode_in_groups,
     decode_in_order,
     decode_in_order_slowly,
-    dispersed,
     largest_group,
     num_left,
     priorities,

@@ -39,9 +39,9 @@ AdvanceFn = Callable[
     tuple[Int[Array, "B G Q"], Any],
 ]
 """(first slot that the state has not read, first slot to write, the codes from the former on,
-state, pick) -> (codes from the latter on, state). Slot r is the position of rank r. Of a schedule
-with certain positions the first pass is handed no codes and writes as many as there are slots; the
-second is handed those of all slots."""
+state, pick) -> (codes from the latter on, state). Slot r is the position of rank r. A single
+pass, or a first one of certain positions, is handed no codes and writes as many as there are slots;
+one after certain positions is handed those of all slots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +192,11 @@ def decode_in_order(
 
     carry = take(codes.reshape(B, T, -1), order), T - total, state
     first = 0
-    if schedule.num_certain is not None:  # two passes of other sizes; the second reads all slots
+    if schedule.num_passes == 1 or schedule.num_certain is not None:  # nothing is to be read yet
         slots, _, state = one(0, carry, (0, T))
-        carry, first = one(1, (slots, jnp.zeros_like(total), state), (T, size)), 2
+        carry, first = (slots, jnp.zeros_like(total), state), 1
+    if schedule.num_certain is not None:  # all that the first wrote is read, by way of exception
+        carry, first = one(1, carry, (T, size)), 2
     even = lambda i, carry: one(i, carry, (size, size))  # noqa: E731
     carry = jax.lax.fori_loop(first, schedule.end(total), even, carry)
     return take(carry[0], rank).reshape(codes.shape)

@@ -176,15 +176,17 @@ def base_of(rows: Sequence[Row]) -> Row:
 
 
 def verdict(rows: Sequence[Row], base: Row, num_codes: int) -> str:
-    """Which ways have the base's words with an eighth of the passes and a fifth of the time."""
+    """Which ways have the base's words with an eighth of the passes, and where in a fifth of the
+    time."""
     said = [f"base: {base.series}, {base.passes:.0f} passes, words {base.words.value:.3f}"]
     for row in rows:
-        saves = row.passes * 8 <= num_codes
-        fast = [f"{base.ms[b] / row.ms[b]:.1f}" for b in sorted(row.ms) if b in base.ms]
-        if saves and keeps_words(row, base):
-            quick = bool(row.ms) and all(base.ms[b] >= 5 * row.ms[b] for b in row.ms)
-            said.append(f"{'holds' if quick else 'not 5x as fast'}: {row.series} ({row.asked}), "
-                        f"{row.passes:.1f} passes, times faster {', '.join(fast)}")  # fmt: skip
+        if row.passes * 8 > num_codes or not keeps_words(row, base):
+            continue
+        faster = {b: base.ms[b] / ms for b, ms in row.ms.items() if b in base.ms}
+        held = [str(b) for b, times in faster.items() if times >= 5]
+        where = f"5x as fast at batch {', '.join(held)}" if held else "nowhere 5x as fast"
+        times = ", ".join(f"{t:.1f} at {b}" for b, t in faster.items()) or "not timed"
+        said.append(f"{row.series} ({row.asked}): {row.passes:.1f} passes, {where} ({times})")
     return "\n".join(said)
 
 

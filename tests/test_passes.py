@@ -41,8 +41,8 @@ def test_the_base_is_one_at_a_time_if_there_is_one():
         passes.dataclasses.replace(r, ms={1: 100.0 * r.passes}) for r in masked
     ]
     said = passes.verdict(slow, slow[0], 256).splitlines()
-    assert len(said) == 3 and said[1].startswith("holds: masked, blueprint (1)")
-    assert said[2].startswith("not 5x as fast: masked, blueprint (8)")
+    assert len(said) == 3 and said[1].endswith("5x as fast at batch 1 (9.0 at 1)")
+    assert said[2] == "masked, blueprint (8): 8.0 passes, nowhere 5x as fast (1.1 at 1)"
 
 
 def test_pages_past_the_last_are_the_last_again():

@@ -198,5 +198,6 @@ def decode_in_order(
     if schedule.num_certain is not None:  # all that the first wrote is read, by way of exception
         carry, first = one(1, carry, (T, size)), 2
     even = lambda i, carry: one(i, carry, (size, size))  # noqa: E731
-    carry = jax.lax.fori_loop(first, schedule.end(total), even, carry)
+    if schedule.num_passes > first:
+        carry = jax.lax.fori_loop(first, schedule.end(total), even, carry)
     return take(carry[0], rank).reshape(codes.shape)

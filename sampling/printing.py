@@ -161,7 +161,8 @@ def _in_order(
     B, y, x, Q = codes.shape
     twice = lambda rows: doubled(rows, rows, pick.guidance)  # noqa: E731
     num_known = y * x - masked.sum(axis=(1, 2))
-    group = jnp.zeros((B, schedule.size, Q), jnp.int32)
+    size = schedule.size if schedule.num_passes > 1 else 0  # a single pass reads none of a group
+    group = jnp.zeros((B, size, Q), jnp.int32)
     galley = probes["lay_out"](*twice((codes, num_known, schedule.rank, group)), given)
 
     def advance(at: Array, now: Array, before: Array, galley: Any, pick: Pick) -> tuple[Array, Any]:

@@ -26,13 +26,15 @@ from layers.block import Layers
 @dataclasses.dataclass(frozen=True)
 class Galley:
     """Pages being printed: keys and values of letters and codes so far, and of each slot how it is
-    turned, which letters it may look at, and what is told of it."""
+    turned, which letters it may look at, and what is told of it; and how many positions a pass
+    prints."""
 
     cache: Cache
     turn: tuple[Float[Array, "B T 1 P"], Float[Array, "B T 1 P"]]
     of_letters: Bool[Array, "B T S"]
     told: dict[str, Array]
     layers: Layers
+    size: int = dataclasses.field(metadata={"static": True})
 
 
 def _slots(array: Array, index: Int[Array, "B T"]) -> Array:
@@ -77,15 +79,16 @@ def lay_out(
         return model.blocks.go_on(tokens, rest, mask, cache, at + S)[1]
 
     cache = jax.lax.cond((num_known > 0).any(), with_known, lambda cache: cache, cache)
-    layers, cache = model.blocks.packed(model.blocks.unstacked(), cache, B * extra)
-    return Galley(cache, rest, of_letters, told, layers)
+    layers = model.blocks.unstacked()
+    layers, cache = model.blocks.packed(layers, cache, B * (extra or T))
+    return Galley(cache, rest, of_letters, told, layers, extra // 2)
 
 
 def advance(
     model: Decoder,
     at: Int[Array, " B"],
     now: Int[Array, " B"],
-    before: Int[Array, "B G Q"],
+    before: Int[Array, "B R Q"],
     galley: Galley,
     pick: Pick,
 ) -> tuple[Int[Array, "B G Q"], Float[Array, "B G Q V"], Galley]:
@@ -93,27 +96,30 @@ def advance(
     them from and the galley with the codes up to `now`.
 
     `before` are the codes from slot `at` on; those from `now` on are not looked at, nor is what
-    comes for slots past the last one of use.
+    comes for slots past the last one of use. Without any `before` as many are printed as there are
+    slots, and the galley stays as it was; else as many as it says.
     """
-    G, T = before.shape[1], galley.of_letters.shape[1]
-    steps = jnp.arange(G)
-    slots = jnp.concatenate([at[:, None] + steps, now[:, None] + steps], axis=1)
+    R, T = before.shape[1], galley.of_letters.shape[1]
+    G = galley.size if R else T
+    steps = [at[:, None] + jnp.arange(R), now[:, None] + jnp.arange(G)]
+    slots = jnp.concatenate(steps, axis=1)
     slots = jnp.minimum(slots, T - 1)
     told = {n: _slots(a, slots) if n in BY_POSITION else a for n, a in galley.told.items()}
     seen = model.codes(before)
-    blank = jnp.broadcast_to(model.blank, seen.shape)
+    blank = jnp.broadcast_to(model.blank, (len(seen), G, *model.blank.shape))
     tokens = model.mixed(model.page(jnp.concatenate([seen, blank], axis=1), told))
     turn = tuple(_slots(part, slots) for part in galley.turn)
-    places = jnp.arange(galley.cache[0].keys.shape[2] - galley.of_letters.shape[2])
-    own = (at[:, None] + jnp.arange(2 * G))[..., None]
-    not_after = places <= own[:, :G]
-    earlier = (places < now[:, None, None]) | (places == own[:, G:])
+    S, cache = galley.of_letters.shape[2], galley.cache
+    if not R:  # nobody looks at what the queries leave, so it may stand behind all
+        wider = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, G), (0, 0)))  # noqa: E731
+        cache, at = jax.tree.map(wider, cache), jnp.full_like(at, T)
+    places = jnp.arange(cache[0].keys.shape[2] - S)
+    own = (at[:, None] + jnp.arange(R + G))[..., None]
+    not_after = places <= own[:, :R]
+    earlier = (places < now[:, None, None]) | (places == own[:, R:])
     of_codes = jnp.concatenate([not_after, earlier], axis=1)
     mask = jnp.concatenate([_slots(galley.of_letters, slots), of_codes], axis=-1)[:, None]
-    start = at + galley.of_letters.shape[2]
-    tokens, cache = model.blocks.go_on(
-        tokens, turn, mask, galley.cache, start, layers=galley.layers
-    )
-    asked = {n: a[:, G:] for n, a in told.items() if n in BY_POSITION}
-    codes, logits = model.choose(model.norm(tokens[:, G:]), asked, pick)
-    return codes, logits, dataclasses.replace(galley, cache=cache)
+    tokens, cache = model.blocks.go_on(tokens, turn, mask, cache, at + S, layers=galley.layers)
+    asked = {n: a[:, R:] for n, a in told.items() if n in BY_POSITION}
+    codes, logits = model.choose(model.norm(tokens[:, R:]), asked, pick)
+    return codes, logits, dataclasses.replace(galley, cache=cache if R else galley.cache)

@@ -79,3 +79,30 @@ def step(
     )
     codes, logits = model.choose(model.norm(tokens), told, pick, head=sheet.head)
     return codes[:, 0], logits[:, 0], dataclasses.replace(sheet, cache=cache)
+
+
+def look_ahead(
+    model: Decoder,
+    at: Int[Array, " B"],
+    before: Int[Array, "B W Q"],
+    sheet: Sheet,
+    pick: Pick,
+) -> tuple[Int[Array, "B W Q"], Float[Array, "B W Q V"], Sheet]:
+    """`step` for a window of positions, each page's from its own `at` on: as many have to be left.
+
+    The codes of a position are those of `step` if all of `before` up to it are. The window's part
+    of the cache is written anew, so that windows may be taken again with other codes.
+    """
+    B, W, _ = before.shape
+    prefix, places = model.num_before(sheet.told), at[:, None] + jnp.arange(W)
+    own = lambda x, index: jax.vmap(lambda row, i: row[i])(x, index)  # noqa: E731
+    told = {n: own(x, places) if n in BY_POSITION else x for n, x in sheet.told.items()}
+    page = jnp.where((places == 0)[..., None], model.start(told, B), model.codes(before))
+    tokens = model.mixed(model.page(page, told))
+    turn = tuple(own(part, prefix + places) for part in sheet.turn)
+    mask = jnp.broadcast_to(sheet.mask, (B, *sheet.mask.shape[1:]))
+    mask = own(mask[:, 0], prefix + places)[:, None]
+    start = prefix + at if B > 1 else prefix + at[0]  # one row is written in place
+    tokens, cache = model.blocks.go_on(tokens, turn, mask, sheet.cache, start, layers=sheet.layers)
+    codes, logits = model.choose(model.norm(tokens), told, pick, head=sheet.head)
+    return codes, logits, dataclasses.replace(sheet, cache=cache)

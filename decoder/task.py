@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from decoder import galleys, sheets
 from decoder.captions import CAPTION
+from decoder.certainty import certain
 from decoder.conditioning import CONDITIONS, LOCKS, ConditioningConfig, condition
 from decoder.config import DecoderConfig
 from decoder.dropping import drop
@@ -114,12 +115,15 @@ class DecoderTask:
 
     def probes(self) -> Mapping[str, Callable[..., Any]]:
         """Of any decoder `logits` (codes, masked, conditions) -> [B y x Q V] and `unconditional`
-        conditions -> those without what training left out at times.
+        conditions -> those without what training left out at times, and `certain` conditions ->
+        where a blueprint leaves nothing open [B y x].
 
         Those that print take a `pick` (`decoder.depth.Pick`), and have codes and the logits they
         were picked from: of a masked decoder `write` (codes, masked, conditions, pick); of a causal
         one `prefill` (codes, conditions, storage) -> sheet and `step` (at, codes before, sheet,
-        pick), which has a sheet too; of a random one `write_in_order` (codes, rank, num_seen,
+        pick), which has a sheet too, as has `look_ahead` for many positions, and `guess` (codes,
+        conditions) -> codes that are likely beforehand; of a random one `write_in_order` (codes,
+        rank, num_seen,
         conditions, pick), by a whole forward, and `lay_out` and `advance`, with a cache
         (`decoder.galleys`)."""
 
@@ -136,13 +140,23 @@ class DecoderTask:
             masked = jnp.ones(codes.shape[:3], bool)
             return model.write(codes, masked, given, pick, order=Order(rank, num_seen))
 
+        def guess(model: Decoder, codes: Array, given: Mapping[str, Array]) -> Array:
+            shown = given["glyph_codes"] if model.config.copies else jnp.zeros_like(codes)
+            return shown.astype(codes.dtype)
+
         of_all: dict[str, Callable[..., Any]] = {
             "logits": lambda model, codes, masked, given: model(codes, masked, given),
             "unconditional": unconditional,
+            "certain": lambda model, given: certain(given),
         }
         of_objective: dict[str, dict[str, Callable[..., Any]]] = {
             "masked": {"write": lambda model, *arrays: model.write(*arrays)},
-            "causal": {"prefill": sheets.prefill, "step": sheets.step},
+            "causal": {
+                "prefill": sheets.prefill,
+                "step": sheets.step,
+                "look_ahead": sheets.look_ahead,
+                "guess": guess,
+            },
             "random": {
                 "write_in_order": write_in_order,
                 "lay_out": galleys.lay_out,

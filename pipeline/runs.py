@@ -30,7 +30,7 @@ from pipeline.tasks import (
 )
 from planner.examples import example as planner_example
 from sampling.planning import plan_pages
-from sampling.printing import num_passes, print_codes
+from sampling.printing import print_counted
 from tokenizer.lines import boxed_example
 from tokenizer.perceptual import PerceptualConfig, perceptual_of
 from tokenizer.recogniser import Frozen, RecogniserTask
@@ -146,11 +146,11 @@ def _decoder(config: ConfigDict, data: DataConfig, loop: LoopConfig) -> Run:
             codes = jnp.zeros(given["glyph_codes"].shape, jnp.int32)
             masked = jnp.ones(codes.shape[:3], bool)
             keys = jax.random.split(jax.random.key(0), len(codes))
-            print_all = probes.compiled(print_codes, static_argnames="press")
-            chosen = print_all(codes, masked, given, keys, press=press)
+            print_all = probes.compiled(print_counted, static_argnames="press")
+            chosen, passes = print_all(codes, masked, given, keys, press=press)
             own = tokenizer.probes["encode"](np.stack([r["pixels"] for r in records]))
-            passes = num_passes(probes, press, masked[0].size)
-            found = {"code_accuracy": float((chosen == own).mean()), "num_passes": passes}
+            found = {"code_accuracy": (chosen == own).mean(), "num_passes": passes.mean()}
+            found = {name: float(value) for name, value in found.items()}
             return np.asarray(tokenizer.probes["decode"](chosen)), found
 
         evaluate = PrintedPages(Pages(heldout(data.page), data.num_evaluation_pages), printed)

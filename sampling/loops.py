@@ -17,8 +17,8 @@ Shown = tuple[Int[Array, "B y x Q"], Bool[Array, "B y x"]]
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """`start()` makes what the first pass is handed, `one(i, carry)` is pass i, `shown(i, carry)`
-    has the codes after i passes and which of them stay as they are.
+    """`start()` makes what the pass `first` is handed, those before it done, `one(i, carry)` is
+    pass i, `shown(i, carry)` has the codes after i passes and which of them stay as they are.
 
     It holds functions of arrays that are being traced. A program that goes on with a loop makes it
     anew from the same arrays, and its `start`, which reads a page's letters, is never called.
@@ -28,14 +28,16 @@ class Loop:
     start: Callable[[], Any]
     one: Callable[[Any, Any], Any]
     shown: Callable[[Any, Any], Shown]
+    first: int = 0
 
     def run(self) -> Int[Array, "B y x Q"]:
         """The codes after the last pass."""
         carry = self.start()
-        if isinstance(self.num_passes, int) and self.num_passes == 1:
-            carry = self.one(0, carry)  # outside jit a loop would be compiled anew at every call
-        else:
-            carry = jax.lax.fori_loop(0, self.num_passes, self.one, carry)
+        left = self.num_passes - self.first if isinstance(self.num_passes, int) else None
+        if left == 1:
+            carry = self.one(self.first, carry)  # outside jit a loop is compiled at every call
+        elif left != 0:
+            carry = jax.lax.fori_loop(self.first, self.num_passes, self.one, carry)
         return self.shown(self.num_passes, carry)[0]
 
     def go_on(self, first: Index, carry: Any, *, every: int) -> Any:

@@ -27,10 +27,11 @@ class Partial:
     num_passes: int
 
 
-def begin(probes: Probes, *request: Any, press: Press) -> tuple[Any, Int[Array, ""]]:
-    """What the first pass is handed, the letters read, and how many passes there are."""
+def begin(probes: Probes, *request: Any, press: Press) -> tuple[Any, Int[Array, " 2"]]:
+    """What the first pass of the loop is handed, the letters read; which that is, and how many
+    passes there are."""
     loop = printing(probes, *request, press=press)
-    return loop.start(), jnp.asarray(loop.num_passes)
+    return loop.start(), jnp.stack([jnp.asarray(loop.first), jnp.asarray(loop.num_passes)])
 
 
 def go_on(
@@ -58,8 +59,8 @@ def stream_codes(
     """
     if every < 1:
         raise ValueError(f"every {every} passes is never; give at least 1")
-    carry, total = begin(*request, press=press)
-    first, total = 0, int(total)
+    carry, passes = begin(*request, press=press)
+    first, total = (int(n) for n in np.asarray(passes))
     while True:
         carry, shown = go_on(carry, first, *request, press=press, every=every)
         first = min(first + every, total)

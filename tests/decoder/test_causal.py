@@ -18,9 +18,10 @@ from decoder.task import DecoderTask
 from layers.axes import axes_tree, partition_spec, use_rules
 from sampling.picking import Pick
 from sampling.policy import Policy
-from sampling.printing import Press, print_codes
+from sampling.printing import Press, print_codes, print_counted
 from sampling.raster import decode_raster, decode_raster_slowly
 from tests.bundles import RUN_OFTEN
+from tests.decoder.learning import bound
 from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, every_step, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
@@ -55,6 +56,13 @@ def test_later_codes_have_no_gradient(lock):
     np.testing.assert_array_equal(of_codes, np.tril(np.ones((T, T), bool), -1))
     of_regions = jnp.abs(by_regions).sum(-1).reshape(T, T) > 0
     np.testing.assert_array_equal(of_regions, np.tril(np.ones((T, T), bool)))
+
+
+def in_windows(model, press):
+    """A compiled print with the number of passes."""
+    probes = bound(DecoderTask(model.config), model)
+    make = lambda *arrays: print_counted(probes, *arrays, press=press)  # noqa: E731
+    return jax.jit(make, compiler_options=QUICK)
 
 
 def case(name):
@@ -94,12 +102,32 @@ def test_printing_with_a_cache_is_printing_by_whole_forwards(name):
         )
         made = fast(codes, masked, keys, policy)
         np.testing.assert_array_equal(made, slow)
+        ahead, passes = in_windows(model, Press(policy, window=9))(codes, masked, told, keys)
+        np.testing.assert_array_equal(ahead, slow)
+        assert (passes >= 5).all() and (passes < T).all()
         np.testing.assert_array_equal(made[~masked], codes[~masked])
     np.testing.assert_array_equal(fast(codes, masked, keys, policy, 1), made[1:])
     other = codes.at[:, 0, 0].set(3 - codes[:, 0, 0])
     known = masked.at[:, 0, 0].set(False)
     first, second = (fast(c, known, keys, policy) for c in (codes, other))
     assert (first != second)[:, 1:].any()  # what is known is fed
+
+
+def test_guidance_is_the_same_in_windows():
+    model, told = case("open")
+    probes = bound(DecoderTask(model.config, drop_blueprint=0.1, drop_glyphs=0.1), model)
+    codes, keys = jnp.array(batch(2)["codes"], jnp.int32), jax.random.split(jax.random.key(5), 2)
+    masked = jnp.ones((2, *GRID), bool).at[1, 2:].set(False)
+    made, passes = [], []
+    for window in (1, 9):
+        press = Press(Policy(1.0), guidance=1.5, window=window)
+        show = functools.partial(print_counted, probes, press=press)
+        found = jax.jit(show, compiler_options=QUICK)(codes, masked, told, keys)
+        made.append(found[0])
+        passes.append(found[1])
+    np.testing.assert_array_equal(*made)
+    np.testing.assert_array_equal(passes[0], [2 * T, 2 * 14])
+    assert (passes[1] < passes[0]).all()
 
 
 def test_every_step_has_the_logits_of_the_forward():

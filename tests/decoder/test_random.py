@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from decoder.certainty import certain
 from decoder.model import Decoder
 from decoder.sight import Order
 from decoder.task import DecoderTask, draw_order
-from sampling.in_order import Schedule, decode_in_order_slowly, priorities, ranks
+from sampling.certain import certain_first
+from sampling.in_order import (
+    Schedule,
+    decode_in_order_slowly,
+    priorities,
+    ranks,
+)
 from sampling.picking import Pick
 from sampling.policy import Policy
 from sampling.printing import Press, num_passes
@@ -91,6 +98,21 @@ def test_printing_with_a_cache_is_printing_by_whole_forwards(name, passes):
         np.testing.assert_array_equal(fast(codes[1:], masked[1:], there, keys[1:]), made[1:])
 
 
+@pytest.mark.parametrize(("order", "passes"), [("blueprint", 5), ("strokes", 2)])
+def test_certain_first_with_a_cache_is_whole_forwards(order, passes):
+    task, model, told = case("open")
+    codes = jnp.array(batch(2)["codes"], jnp.int32)
+    masked = jnp.ones((2, *GRID), bool).at[0, :2, 1:].set(False)
+    keys, policy = jax.random.split(jax.random.key(5), 2), Policy(1.0)
+    made = printer(task, model, Press(policy, passes, order=order))(codes, masked, told, keys)
+    whole = functools.partial(task.probes()["write_in_order"], model)
+    write = jax.jit(lambda c, r, n, pick: whole(c, r, n, told, pick), compiler_options=QUICK)
+    schedule = certain_first(order, certain(told), masked, passes)
+    assert (schedule.num_certain > 0).all()
+    slow = decode_in_order_slowly(write, codes, masked, Pick(keys, policy), schedule)
+    np.testing.assert_array_equal(made, slow)
+
+
 def test_passes_are_counted():
     masked, causal, random = (
         DecoderTask(config(objective=name)).probes() for name in ("masked", "causal", "random")
@@ -100,7 +122,11 @@ def test_passes_are_counted():
         assert num_passes(masked, press, T) == passes
         assert num_passes(causal, press, T) == T
         assert num_passes(random, press, T) == min(passes, T)
+        groups = Press(num_passes=passes, order="blueprint")
+        assert num_passes(masked, groups, T) == num_passes(random, groups, T) == min(passes, T + 1)
     assert num_passes(causal, Press(guidance=2.0), T) == 2 * T
+    with pytest.raises(ValueError, match="window 0 is not at least 1"):
+        Press(window=0)
 
 
 def test_orders_are_drawn_alike():

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sampling.certain import certain_first, dispersed, loop_in_groups
 from sampling.in_order import (
+    CERTAIN_FIRST,
     Schedule,
     decode_in_order,
     decode_in_order_slowly,
@@ -56,13 +58,14 @@ def write(codes, rank, num_seen, pick):
 def advance(at, now, before, state, pick):
     """The same with the sum kept."""
     total, order = state
-    steps = jnp.arange(before.shape[1])
-    places = lambda first: jnp.take_along_axis(  # noqa: E731
+    steps, own = jnp.arange(before.shape[1]), jnp.arange(pick.keys.shape[1])
+    places = lambda first, steps: jnp.take_along_axis(  # noqa: E731
         order, jnp.minimum(first[:, None] + steps, T - 1), axis=1
     )
     read = (at[:, None] + steps < now[:, None])[..., None, None]
-    total = total + (moves(before, places(at)) * read).sum(axis=1)
-    return pick(BIAS[places(now)] + total[:, None]), (total, order)
+    total = total * (at > 0)[:, None, None] if len(steps) == T else total  # read anew
+    total = total + (moves(before, places(at, steps)) * read).sum(axis=1)
+    return pick(BIAS[places(now, own)] + total[:, None]), (total, order)
 
 
 def start(codes=CODES, masked=MASKED, rank=RANK):
@@ -86,6 +89,63 @@ def test_fast_is_slow(num_passes, policy):
     made = decode(num_passes=num_passes, policy=policy)
     np.testing.assert_array_equal(made, slow)
     np.testing.assert_array_equal(made[~MASKED], CODES[~MASKED])
+
+
+CERTAIN = jax.random.bernoulli(jax.random.key(6), 0.4, SHAPE[:3]).at[2].set(False)
+
+
+@functools.partial(jax.jit, static_argnames=("order", "passes", "policy"), compiler_options=QUICK)
+def by_blueprint(rows, order, passes, policy):
+    """By the cached loop, by the one for masked decoders, and how many passes of each page."""
+    codes, masked, keys, certain = rows
+    schedule = certain_first(order, certain, masked, passes)
+    pick = Pick(keys, policy)
+    made = decode_in_order(
+        advance, start(codes, masked, schedule.rank), codes, masked, pick, schedule
+    )
+
+    def whole(codes, hidden, pick):
+        seen = jnp.broadcast_to((~hidden).reshape(-1, T).sum(axis=1)[:, None], schedule.rank.shape)
+        return write(codes, schedule.rank, seen, pick)
+
+    again = loop_in_groups(whole, codes, masked, pick, schedule).run()
+    return made, again, schedule.passes(masked.sum(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5, T + 1])
+@pytest.mark.parametrize("order", CERTAIN_FIRST)
+def test_certain_first_is_slow_too(order, passes):
+    policy, rows = Policy(1.5, 4, 0.9), (CODES, MASKED, KEYS, CERTAIN)
+    made, again, counted = by_blueprint(rows, order, passes, policy)
+    schedule = certain_first(order, CERTAIN, MASKED, passes)
+    slow = decode_in_order_slowly(
+        jax.jit(write, compiler_options=QUICK), CODES, MASKED, Pick(KEYS, policy), schedule
+    )
+    np.testing.assert_array_equal(made, slow)
+    np.testing.assert_array_equal(again, slow)
+    at = jnp.array([1])
+    alone, _, own = by_blueprint(tuple(array[at] for array in rows), order, passes, policy)
+    np.testing.assert_array_equal(alone, made[at])
+    later = np.asarray((MASKED & ~CERTAIN).sum(axis=(1, 2)))
+    first = np.asarray((MASKED & CERTAIN).any(axis=(1, 2)))
+    if passes > 1:
+        np.testing.assert_array_equal(counted, first + -(-later // -(-T // (passes - 1))))
+    assert (counted <= passes).all() and own[0] == counted[1]
+
+
+def test_certain_positions_are_all_in_the_first_group_and_neighbours_in_different_ones():
+    masked, certain = jnp.ones((1, 8, 8), bool), jnp.zeros((1, 8, 8), bool).at[:, :3].set(True)
+    schedule = certain_first("blueprint", certain, masked, 5)
+    rank = np.asarray(schedule.rank).reshape(8, 8)
+    assert (np.sort(rank[:3].ravel()) == np.arange(24)).all() and schedule.num_certain[0] == 24
+    order = dispersed((8, 8))
+    assert (np.sort(order.ravel()) == np.arange(64)).all()
+    places = np.argwhere(order < 16)  # two rows or columns apart
+    apart = np.abs(places[:, None] - places[None]).max(axis=-1) + 9 * np.eye(16, dtype=int)
+    assert apart.min() == 2
+    assert len(np.unique(dispersed((5, 7)))) == 35
+    with pytest.raises(ValueError, match="num_passes 1 leaves none for what is not certain"):
+        Schedule(schedule.rank, 1, schedule.num_certain)
 
 
 def test_masked_codes_are_never_read_and_known_ones_are_wherever_they_stand():

@@ -61,9 +61,10 @@ def stream_codes(
         raise ValueError(f"every {every} passes is never; give at least 1")
     carry, passes = begin(*request, press=press)
     first, total = (int(n) for n in np.asarray(passes))
+    steps = 0 if 0 < first < total else every  # what is certain is shown before more is printed
     while True:
-        carry, shown = go_on(carry, first, *request, press=press, every=every)
-        first = min(first + every, total)
+        carry, shown = go_on(carry, first, *request, press=press, every=steps)
+        first, steps = min(first + steps, total), every
         codes, known = (np.asarray(x) for x in shown)
         yield Partial(codes, known, first)
         if first == total:

@@ -44,6 +44,8 @@ CASES = {
     "random": ({"objective": "random"}, Press(DRAWN, num_passes=4)),
     "causal": ({}, Press(DRAWN, guidance=1.5)),
     "greedy": (DEEP, Press()),
+    "certain": ({"objective": "random"}, Press(DRAWN, num_passes=4, order="blueprint")),
+    "groups": ({"objective": "masked"}, Press(DRAWN, num_passes=4, order="blueprint")),
 }
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -194,7 +196,7 @@ def test_by_the_slow_loop(name):
     np.testing.assert_array_equal(wanted(name), slow)
 
 
-@pytest.mark.parametrize("name", ["masked", "random", "causal"])
+@pytest.mark.parametrize("name", ["masked", "random", "causal", "certain", "groups"])
 def test_in_a_stream(name):
     """Parts grow to the whole: what is known stays, and is known after as many passes as said."""
     rows = request()

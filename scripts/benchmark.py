@@ -32,6 +32,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -50,8 +51,8 @@ SECTIONS = {
 LIMIT_S = 420.0  # on a GPU, where what was begun last may compile for two minutes
 
 
-def parsed() -> argparse.Namespace:
-    """The flags, those of every section among them."""
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags, those of every section among them (of the command line, if nothing is given)."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,7 +65,7 @@ def parsed() -> argparse.Namespace:
     flags.add_argument("--limit-s", type=float, help="0 for none: on a CPU")
     for section in SECTIONS.values():
         section.add_flags(flags)
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     if args.limit_s is None:
         args.limit_s = 0.0 if jax.default_backend() == "cpu" else LIMIT_S
     return args

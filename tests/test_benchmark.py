@@ -10,26 +10,28 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scripts.bench import training
 from scripts.bench.generation import SHAPES, decoder_of, ours
 from scripts.bench.machine import Machine
 from scripts.bench.pages import contract_of, encoding, toy_coder
 from scripts.bench.report import Report, shown
-from scripts.bench.training import TOKENIZERS, code_batch, page_batch, tokenizer_task
+from scripts.bench.sections import data, elsewhere, startup, train
+from scripts.bench.training import TOKENIZERS, code_batch, tokenizer_task
 from scripts.bench.training_peers import decoder, rival, tokenizer
 from scripts.bench.turns import ratio
-from tests.bundles import finish, start
+from scripts.benchmark import parsed
+from tests.bundles import ROOT, finish, start
 from train.data.encoding import encode
 
-ROOM = ("--floor-mib", 16, "--turns", 1, "--train-shape", "tiny", "--tokenizer-shape", "tiny",
-        "--train-rows", 2, "--tokenizer-rows", 2, "--page-px", 96, "--pages", 8)  # fmt: skip
+ROOM = ("--turns", "1", "--train-shape", "tiny", "--tokenizer-shape", "tiny", "--train-rows", "2",
+        "--tokenizer-rows", "2", "--page-px", "96", "--pages", "8", "--peers", "eager")  # fmt: skip
+MACHINE = Machine("x", "cpu", 2, 10e9, 5e9, {"float32": 1e11, "bfloat16": 1e11}, None)
 
 
-def told(tmp_path, *arguments):
-    """What a run of the script prints and writes."""
-    path = tmp_path / "found.json"
-    said = finish(start("benchmark", *ROOM, "--json", path, *arguments))
-    return said, json.loads(path.read_text())
+def measured(tmp_path, section, *arguments):
+    """What a section finds, in this process."""
+    report = Report(MACHINE, tmp_path / "found.json")
+    section.measure(report, parsed([*ROOM, *arguments]))
+    return json.loads((tmp_path / "found.json").read_text())
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -72,10 +74,12 @@ def test_ratios_are_of_pairs():
 
 
 def test_it_says_how_far_from_the_floor(tmp_path):
-    said, found = told(
-        tmp_path, "--only", "generation", "--shape", "tiny", "--batch", 1, 2, "--peers", "eager",
-        "--dtype", "bfloat16", "--markdown",
-    )  # fmt: skip
+    path = tmp_path / "found.json"
+    said = finish(start(
+        "benchmark", *ROOM, "--only", "generation", "--shape", "tiny", "--batch", 1, 2, "--dtype",
+        "bfloat16", "--markdown", "--floor-mib", 16, "--json", path, "--peers", "eager", "compiled",
+    ))  # fmt: skip
+    found = json.loads(path.read_text())
     one, machine = found["generation"], found["machine"]
     assert one == found["shapes"]["tiny"]
     assert one["step_bytes"]["2"] > one["step_bytes"]["1"] == SHAPES["tiny"].step_bytes(1, 2)
@@ -88,17 +92,25 @@ def test_it_says_how_far_from_the_floor(tmp_path):
             share = one["codes_per_s"][batch]["ours"] / floor
             assert one[f"share_of_{key}"][batch] == pytest.approx(share)
         speed = one["codes_per_s"][batch]
-        assert one["ratio_to_eager_peer"][batch] == pytest.approx(speed["ours"] / speed["eager"])
+        for peer in ("eager", "compiled"):
+            wanted = pytest.approx(speed["ours"] / speed[peer])
+            assert one[f"ratio_to_{peer}_peer"][batch] == wanted
         assert one["mfu"][batch] is None and one["failed"][batch] == {}
         assert one["peak_bytes"][batch]["ours"] > one["weight_bytes"][batch] > 0
     assert "times eager" in said and "| tiny | bfloat16 | 2 |" in said
 
 
-def test_training_data_and_codes_are_measured(tmp_path):
-    said, found = told(tmp_path, "--only", "train", "data", "--peers", "eager")
+def test_training_and_data_are_measured(tmp_path, capsys):
+    report = Report(MACHINE, tmp_path / "found.json")
+    args = parsed([*ROOM, "--dtype", "bfloat16"])
+    train.measure(report, args)
+    data.measure(report, args)
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
     for kind, unit in (("decoder", "tokens_per_s"), ("tokenizer", "images_per_s")):
         row = found["train"][kind]
         assert row["peer_params"] == {"eager": row["num_params"]}
+        assert row["share_of_matmul_rate"] == pytest.approx(row["flops_per_s"] / 1e11)
+        assert np.isfinite([*row["losses"].values()]).all() and len(row["losses"]) == 2
         assert row["ratio_to_eager_peer"] == pytest.approx(
             row["step_s"]["eager"] / row["step_s"]["ours"]
         )
@@ -110,14 +122,14 @@ def test_training_data_and_codes_are_measured(tmp_path):
         cores = row["rows_per_s"] / eaten["per_core_s"]
         assert eaten["cores_a_device"] == pytest.approx(cores) and cores > 0
     assert found["data"]["pages"]["per_core_s"] > 0 and "rows for a tokenizer" in said
+    tiny = SHAPES["tiny"]
+    flops = found["train"]["decoder"]["step_flops"]
+    assert flops > 6 * 2 * tiny.num_codes * (tiny.weights_read - tiny.width)  # 6 N a token
 
 
 def test_the_rest_is_measured(tmp_path):
-    _, found = told(
-        tmp_path, "--only", "elsewhere", "--planner", "configs/tiny/planner.py", "--prompts", 2,
-        "--num-workers", 0,
-    )  # fmt: skip
-    rest = found["elsewhere"]
+    told = ("--planner", str(ROOT / "configs/tiny/planner.py"), "--prompts", "2")
+    rest = measured(tmp_path, elsewhere, *told)["elsewhere"]
     assert all(rest["tokenizer"][n][f"{half}_images_per_s"] > 0
                for n in ("1", "16") for half in ("encode", "decode"))  # fmt: skip
     plan, coded = rest["planner"], rest["encode"]
@@ -130,33 +142,26 @@ def test_the_rest_is_measured(tmp_path):
 
 
 def test_a_start_finds_what_the_one_before_compiled(tmp_path):
-    _, found = told(tmp_path, "--only", "startup")
-    for caches in (found["startup"]["train"], found["startup"]["generation"]):
-        assert list(caches) == ["off", "empty", "filled"]
-        assert caches["filled"]["compile_s"] < caches["empty"]["compile_s"]
-        for said in caches.values():
-            parts = ("import_s", "build_s", "compile_s", "first_run_s")
-            assert sum(said[n] for n in parts) == pytest.approx(said["total_s"])
-            assert said["import_s"] > 0 and said["compile_s"] > 0
+    empty, filled = (startup.run("train", ["tiny", "float32", "2"], tmp_path) for _ in range(2))
+    assert filled["compile_s"] < empty["compile_s"]
+    for said in (empty, filled):
+        parts = ("import_s", "build_s", "compile_s", "first_run_s")
+        assert sum(said[n] for n in parts) == pytest.approx(said["total_s"])
+        assert said["import_s"] > 0 and said["compile_s"] > 0
 
 
-def test_the_peers_learn_the_same_shape_in_bfloat16():
-    shape, page_px, dtype = SHAPES["tiny"], 16, "bfloat16"
-    codes, pages = code_batch(shape, 4), page_batch(page_px, 4)
-    pairs = [
-        (training.ours(decoder_of(shape, dtype=dtype), codes), decoder(shape), codes),
-        (
-            training.ours(tokenizer_task("tiny", dtype=dtype), pages),
-            tokenizer(TOKENIZERS["tiny"]), pages,
-        ),
-    ]  # fmt: skip
-    for own, model, batch in pairs:
-        peer = rival(model, batch, compiled=False, dtype=dtype)
-        assert own.num_params == peer.num_params
-        for each in (own, peer):
-            losses = [each.run() for _ in range(3)]
-            assert np.isfinite(losses).all() and len(set(losses)) > 1  # something moved
-    assert pairs[0][0].flops > 6 * 16 * 4 * (shape.weights_read - shape.width)  # 6 N a token
+def test_a_start_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"start-up of bundle failed: .*no-such-folder"):
+        startup.run("bundle", ["no-such-folder"], None)
+
+
+def test_a_peer_learns():
+    shape = SHAPES["tiny"]
+    peer = rival(decoder(shape), code_batch(shape, 4), compiled=False)
+    assert peer.num_params == shape.num_params
+    losses = [peer.run() for _ in range(3)]
+    assert losses[0] == pytest.approx(math.log(shape.codebook_size), abs=0.7)
+    assert losses[2] < losses[0]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -80,7 +80,8 @@ def run(kind: str, given: list[str], cache: Path | None) -> dict[str, float]:
         [*command, *given], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
     )
     if told.returncode:
-        raise RuntimeError(f"start-up of {kind} failed: {told.stderr.strip()[-500:]}")
+        last = (told.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"start-up of {kind} failed: {last}")
     return json.loads(told.stdout.splitlines()[-1])
 
 

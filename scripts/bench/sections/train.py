@@ -80,6 +80,7 @@ def _row(
     }
     runs = {"ours": own.run} | {name: r.run for name, r in rivals.items()}
     first = {name: timed(run) for name, run in runs.items()}
+    losses = {name: run() for name, run in runs.items()}
     took = in_turns(runs, args.turns)
     own_s, num_rows = median(took["ours"]), len(next(iter(batch.values())))
     if names:
@@ -92,5 +93,6 @@ def _row(
         "mfu": mfu(own.flops, own_s, num_devices=1, peak_flops_per_s=machine.peak_flops_per_s),
         "step_s": {name: median(t) for name, t in took.items()},
         "rows_per_s": num_rows / own_s, "first_run_s": first, "turns_s": took,
+        "losses": losses,
         **{f"ratio_to_{name}_peer": ratio(took, name) for name in names},
     }  # fmt: skip

@@ -2,41 +2,54 @@
 
 import json
 import math
+import statistics
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
-from decoder.conditioning import ConditioningConfig
-from decoder.config import DecoderConfig
-from decoder.task import DecoderTask
-from layers.block import BlockConfig
-from scripts.bench.generation import SHAPES, ours
-from tests.bundles import finish, start
+from scripts.bench.generation import SHAPES, decoder_of, ours
+from scripts.bench.machine import Machine
+from scripts.bench.pages import contract_of, encoding, toy_coder
+from scripts.bench.report import Report, shown
+from scripts.bench.sections import data, elsewhere, startup, train
+from scripts.bench.training import TOKENIZERS, code_batch, tokenizer_task
+from scripts.bench.training_peers import decoder, rival, tokenizer
+from scripts.bench.turns import ratio
+from scripts.benchmark import parsed
+from tests.bundles import ROOT, finish, start
+from train.data.encoding import encode
+
+ROOM = ("--turns", "1", "--train-shape", "tiny", "--tokenizer-shape", "tiny", "--train-rows", "2",
+        "--tokenizer-rows", "2", "--page-px", "96", "--pages", "8", "--peers", "eager")  # fmt: skip
+MACHINE = Machine("x", "cpu", 2, 10e9, 5e9, {"float32": 1e11, "bfloat16": 1e11}, None)
+
+
+def measured(tmp_path, section, *arguments):
+    """What a section finds, in this process."""
+    report = Report(MACHINE, tmp_path / "found.json")
+    section.measure(report, parsed([*ROOM, *arguments]))
+    return json.loads((tmp_path / "found.json").read_text())
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_step_reads_all_weights_but_those_that_are_looked_up(name):
     shape = SHAPES[name]
-    head = shape.width // shape.num_heads
-    blocks = BlockConfig(
-        shape.width, shape.num_layers, shape.num_heads, shape.num_heads, head, shape.hidden
-    )
-    config = DecoderConfig(
-        blocks, 1, shape.codebook_size, ConditioningConfig(glyphs="off"), objective="causal",
-        num_classes=1000,
-    )  # fmt: skip
-    model = nnx.eval_shape(lambda: DecoderTask(config).init(nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: decoder_of(shape).init(nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     sizes = {
         key: sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) for key, tree in params.items()
     }
     assert shape.weights_read == sizes["blocks"] + sizes["norm"] + sizes["head"]
     assert sizes.keys() == {"blocks", "norm", "head", "codes_in", "classes_in"}
+    assert shape.num_params == sum(sizes.values())
 
 
-def test_pages_differ_and_come_again():
-    run = ours(SHAPES["tiny"], 2)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pages_differ_and_come_again(dtype):
+    run = ours(SHAPES["tiny"], 2, dtype=dtype)
     first = run()
     assert first.shape == (2, 4, 4, 1) and (first[0] != first[1]).any()
     assert (run() == first).all()
@@ -52,17 +65,142 @@ def test_weights_of_fewer_bits_are_fewer_bytes():
     assert codes.shape == (2, 4, 4, 1) and (codes == ours(shape, 2)()).mean() > 0.2
 
 
+def test_pages_of_fewer_codes_are_square():
+    assert SHAPES["xl"].of(64).num_codes == 64
+    with pytest.raises(ValueError, match="60 codes are no square page"):
+        SHAPES["xl"].of(60)
+
+
+def test_the_floor_is_the_slower_of_bytes_and_products():
+    machine = Machine("x", "cpu", 2, 10.0, 5.0, {"float32": 100.0}, None)
+    assert machine.floor_s(20.0, 100.0, dtype="float32", only_read=False) == 2.0
+    assert machine.floor_s(20.0, 100.0, dtype="float32", only_read=True) == 4.0
+    assert machine.floor_s(20.0, 900.0, dtype="float32", only_read=True) == 9.0
+
+
+def test_ratios_are_of_pairs():
+    took = {"ours": [1.0, 2.0, 4.0], "theirs": [3.0, 2.0, 2.0]}
+    assert ratio(took, "theirs") == statistics.median([3.0, 1.0, 0.5])
+
+
 def test_it_says_how_far_from_the_floor(tmp_path):
-    told = finish(start(
-        "benchmark", "--shape", "tiny", "--batch", 1, "--turns", 1, "--peers", "eager", "--json",
-        tmp_path / "found.json",
+    path = tmp_path / "found.json"
+    said = finish(start(
+        "benchmark", *ROOM, "--only", "generation", "--shape", "tiny", "--batch", 1, 2, "--dtype",
+        "bfloat16", "--markdown", "--floor-mib", 16, "--json", path, "--peers", "eager", "compiled",
     ))  # fmt: skip
-    found = json.loads((tmp_path / "found.json").read_text())
-    said, machine = found["generation"]["1"], found["machine"]
-    floor_s = 16 * max(said["step_bytes"] / machine["copy_bytes_per_s"],
-                       said["step_flops"] / machine["matmul_flops_per_s"])  # fmt: skip
-    assert said["floor_codes_per_s"] == pytest.approx(16 / floor_s)
-    speed = said["codes_per_s"]
-    assert said["share_of_floor"] == pytest.approx(speed["ours"] / said["floor_codes_per_s"])
-    assert said["ratio_to_eager_peer"] == pytest.approx(speed["ours"] / speed["eager"])
-    assert "times eager" in told
+    found = json.loads(path.read_text())
+    one, machine = found["generation"], found["machine"]
+    assert one == found["shapes"]["tiny"]
+    assert one["step_bytes"]["2"] > one["step_bytes"]["1"] == SHAPES["tiny"].step_bytes(1, 2)
+    for batch in ("1", "2"):
+        products = one["step_flops"][batch] / machine["matmul_flops_per_s"]["bfloat16"]
+        for key, rate in (("floor", "copy"), ("read_floor", "read")):
+            moved = one["step_bytes"][batch] / machine[f"{rate}_bytes_per_s"]
+            floor = int(batch) / max(moved, products)
+            assert one[f"{key}_codes_per_s"][batch] == pytest.approx(floor)
+            share = one["codes_per_s"][batch]["ours"] / floor
+            assert one[f"share_of_{key}"][batch] == pytest.approx(share)
+        speed = one["codes_per_s"][batch]
+        for peer in ("eager", "compiled"):
+            wanted = pytest.approx(speed["ours"] / speed[peer])
+            assert one[f"ratio_to_{peer}_peer"][batch] == wanted
+        assert one["mfu"][batch] is None and one["failed"][batch] == {}
+        assert one["peak_bytes"][batch]["ours"] > one["weight_bytes"][batch] > 0
+    assert "times eager" in said and "| tiny | bfloat16 | 2 |" in said
+
+
+def test_training_and_data_are_measured(tmp_path, capsys):
+    report = Report(MACHINE, tmp_path / "found.json")
+    args = parsed([*ROOM, "--dtype", "bfloat16"])
+    train.measure(report, args)
+    data.measure(report, args)
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
+    for kind, unit in (("decoder", "tokens_per_s"), ("tokenizer", "images_per_s")):
+        row = found["train"][kind]
+        assert row["peer_params"] == {"eager": row["num_params"]}
+        assert row["share_of_matmul_rate"] == pytest.approx(row["flops_per_s"] / 1e11)
+        assert np.isfinite([*row["losses"].values()]).all() and len(row["losses"]) == 2
+        assert row["ratio_to_eager_peer"] == pytest.approx(
+            row["step_s"]["eager"] / row["step_s"]["ours"]
+        )
+        amount = 2 * (SHAPES["tiny"].num_codes if kind == "decoder" else 1)
+        assert row[unit]["ours"] == pytest.approx(amount / row["step_s"]["ours"])
+        assert row["flops_per_s"] == pytest.approx(row["step_flops"] / row["step_s"]["ours"])
+        eaten = found["data"][kind]
+        assert eaten["step_rows_per_s"] == row["rows_per_s"]
+        cores = row["rows_per_s"] / eaten["per_core_s"]
+        assert eaten["cores_a_device"] == pytest.approx(cores) and cores > 0
+    assert found["data"]["pages"]["per_core_s"] > 0 and "rows for a tokenizer" in said
+    tiny = SHAPES["tiny"]
+    flops = found["train"]["decoder"]["step_flops"]
+    assert flops > 6 * 2 * tiny.num_codes * (tiny.weights_read - tiny.width)  # 6 N a token
+
+
+def test_the_rest_is_measured(tmp_path):
+    told = ("--planner", str(ROOT / "configs/tiny/planner.py"), "--prompts", "2")
+    rest = measured(tmp_path, elsewhere, *told)["elsewhere"]
+    assert all(rest["tokenizer"][n][f"{half}_images_per_s"] > 0
+               for n in ("1", "16") for half in ("encode", "decode"))  # fmt: skip
+    plan, coded = rest["planner"], rest["encode"]
+    assert plan["ids_per_s"] == pytest.approx(plan["blueprints_per_s"] * plan["ids_a_blueprint"])
+    assert coded["bound_pages_per_s"] <= min(coded["drawing"]["per_core_s"],
+                                             coded["device"]["per_s"])  # fmt: skip
+    assert coded["share_of_bound"] * coded["bound_pages_per_s"] == pytest.approx(
+        coded["pages_per_s"]
+    )
+
+
+def test_a_start_finds_what_the_one_before_compiled(tmp_path):
+    empty, filled = (startup.run("train", ["tiny", "float32", "2"], tmp_path) for _ in range(2))
+    assert filled["compile_s"] < empty["compile_s"]
+    for said in (empty, filled):
+        parts = ("import_s", "build_s", "compile_s", "first_run_s")
+        assert sum(said[n] for n in parts) == pytest.approx(said["total_s"])
+        assert said["import_s"] > 0 and said["compile_s"] > 0
+
+
+def test_a_start_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"start-up of bundle failed: .*no-such-folder"):
+        startup.run("bundle", ["no-such-folder"], None)
+
+
+def test_a_peer_learns():
+    shape = SHAPES["tiny"]
+    peer = rival(decoder(shape), code_batch(shape, 4), compiled=False)
+    assert peer.num_params == shape.num_params
+    losses = [peer.run() for _ in range(3)]
+    assert losses[0] == pytest.approx(math.log(shape.codebook_size), abs=0.7)
+    assert losses[2] < losses[0]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_peers_of_tokenizers_have_the_parameters_of_ours(name):
+    model = nnx.eval_shape(lambda: tokenizer_task(name, dtype="float32").init(nnx.Rngs(0)))
+    size = sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    import torch
+
+    with torch.device("meta"):
+        assert sum(p.numel() for p in tokenizer(TOKENIZERS[name]).parameters()) == size
+
+
+def test_codes_that_cost_nothing_come_again(tmp_path):
+    contract = contract_of("tiny", 96)
+    header = encode(encoding(toy_coder(contract), 96, 5, tmp_path))
+    assert header["num_records"] == 5 and header["checked"]["codes_equal"] == 1.0
+    assert jnp.max(toy_coder(contract).encode(np.full((1, 96, 96, 3), 255))) < 32
+
+
+def test_what_begins_too_late_is_left_out_and_named(tmp_path, capsys):
+    machine = Machine("x", "cpu", 2, 10.0, 5.0, {}, None)
+    report = Report(machine, tmp_path / "f.json", limit_s=1.0)
+    assert not report.is_late("early")
+    report.began -= 2
+    assert report.is_late("late")
+    report.put("other", 1)
+    assert json.loads((tmp_path / "f.json").read_text()) == {"left_out": ["late"], "other": 1}
+    assert "late: left out" in capsys.readouterr().out
+
+
+def test_cells_have_three_figures():
+    assert [shown(x) for x in (None, 12345.6, 1.23456, 7, "a")] == ["-", "12346", "1.23", "7", "a"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,18 @@ class Shape:
         layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
         return self.num_layers * layer + self.width * (1 + self.codebook_size)
 
+    def of(self, num_codes: int) -> Shape:
+        """The same for square pages of so many codes; raises `ValueError` unless they are that."""
+        side = math.isqrt(num_codes)
+        if side * side != num_codes or not side:
+            raise ValueError(f"{num_codes} codes are no square page: give 64, 256 or the like")
+        return dataclasses.replace(self, side=side)
+
+    @property
+    def num_params(self) -> int:
+        """All of them, tables too."""
+        return self.weights_read + self.width * (self.codebook_size + 1001)
+
     def step_bytes(self, batch: int, itemsize: int = 4, *, weights: str = "float32") -> float:
         """Bytes that a step must move in the middle of a page: weights once, and the keys and
         values so far of both halves of the guided batch."""
@@ -69,27 +82,38 @@ SHAPES = {
 """LlamaGen's, and one for tests."""
 
 
-def ours(
-    shape: Shape, batch: int, *, seed: int = 0, weights: str = "float32"
-) -> Callable[[], np.ndarray]:
-    """A function that prints `batch` pages of random weights, compiled: codes [B y x Q]. `weights`
-    is one of `layers.quantized.WEIGHTS`."""
+def decoder_of(shape: Shape, *, dtype: str = "float32") -> DecoderTask:
+    """Our decoder of that shape, which leaves out a tenth of the classes when it learns."""
     size = shape.width // shape.num_heads
     blocks = BlockConfig(
         shape.width, shape.num_layers, shape.num_heads, shape.num_heads, size, shape.hidden,
-        norm_eps=1e-5,
+        dtype=dtype, norm_eps=1e-5,
     )  # fmt: skip
     config = DecoderConfig(
         blocks, 1, shape.codebook_size, ConditioningConfig(glyphs="off"), objective="causal",
         num_classes=1000, rope_theta=10000.0,
     )  # fmt: skip
-    task = DecoderTask(config, drop_blueprint=0.1)
+    return DecoderTask(config, drop_blueprint=0.1)
+
+
+def drawn_at(shapes: Any, *, seed: int, dtype: str) -> Any:
+    """Random arrays of a tree's shapes, made where they are to lie."""
+    leaves, tree = jax.tree.flatten(shapes)
+    draw = jax.jit(lambda key, like: 0.02 * jax.random.normal(key, like, dtype), static_argnums=1)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return jax.tree.unflatten(tree, [draw(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+
+
+def ours(
+    shape: Shape, batch: int, *, seed: int = 0, dtype: str = "float32", weights: str = "float32"
+) -> Callable[[], np.ndarray]:
+    """A function that prints `batch` pages of random weights, compiled: codes [B y x Q]. `dtype` is
+    that of weights, activations and cache, `weights` other than float32 that of kernels alone
+    (`layers.quantized.WEIGHTS`)."""
+    task = decoder_of(shape, dtype=dtype)
     module = nnx.eval_shape(lambda: task.init(nnx.Rngs(0)))
     graphdef, params = nnx.split(module)
-    rng = np.random.default_rng(seed)
-    drawn = jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), nnx.to_pure_dict(params)
-    )
+    drawn = drawn_at(nnx.to_pure_dict(params), seed=seed, dtype=dtype)
     drawn, _ = narrowed(module, drawn, weights)
     press = Press(Policy(temperature=1.0, top_k=shape.top_k), guidance=shape.guidance)
 

@@ -187,3 +187,8 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"codes \(4, 2, 2\) of a page, and its contract has"):
         encode(toys.job(tmp_path, coder=fewer))
     assert not (tmp_path / "cache.json").exists()
+
+
+def test_pages_that_workers_draw_make_the_same_files(calm, tmp_path):
+    encode(toys.job(tmp_path), num_workers=2)
+    assert toys.contents(tmp_path) == toys.contents(calm)

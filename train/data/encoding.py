@@ -11,12 +11,17 @@ always of one size, and the writer's bytes depend on its records alone.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,17 @@ class Coder:
     decode: Callable[[Int[np.ndarray, "B y x Q"]], UInt8[Any, "B Y X C"]]
     canonical: Callable[[Blueprint], UInt8[np.ndarray, "Y X C"]]
     contract: Mapping[str, Any]
+
+
+Pictures = dict[str, list[UInt8[np.ndarray, "Y X C"]]]  # by the name of their codes
+Drawn = tuple[list[Record], Pictures]
+
+
+def _drawn(source: Any, canonical: Callable[..., Any], indices: Sequence[int]) -> Drawn:
+    records = [source[index] for index in indices]
+    pages = [record["pixels"] for record in records]
+    glyphs = [canonical(record["blueprint"]) for record in records]
+    return records, dict(zip(NAMES, (pages, glyphs), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +147,14 @@ class Encoding:
         """Where the checksum of a shard lies."""
         return (self.folder / self.name(shard)).with_suffix(".json")
 
-    def pictures(self, records: Sequence[Record]) -> dict[str, list[UInt8[np.ndarray, "Y X C"]]]:
-        """What is encoded of records, by the name of its codes."""
-        pages = [record["pixels"] for record in records]
-        glyphs = [self.coder.canonical(record["blueprint"]) for record in records]
-        return dict(zip(NAMES, (pages, glyphs), strict=True))
+    def drawn(self, indices: Sequence[int]) -> Drawn:
+        """Records, and what is encoded of them."""
+        return _drawn(self.source, self.coder.canonical, indices)
+
+    def chunks(self, shard: int) -> list[range]:
+        """The records of a shard, as many at a time as are encoded."""
+        records = self.records(shard)
+        return [records[i : i + self.chunk] for i in range(0, len(records), self.chunk)]
 
     @property
     def chunk(self) -> int:
@@ -150,10 +169,11 @@ class Encoding:
 
 
 def encode(
-    job: Encoding, *, process_index: int = 0, num_processes: int = 1
+    job: Encoding, *, process_index: int = 0, num_processes: int = 1, num_workers: int = 0
 ) -> dict[str, Any] | None:
     """Make the shards of one process, then the header if all shards are whole: returns it, or None
-    while other processes have some to make.
+    while other processes have some to make. Pages are drawn by `num_workers` processes, or by this
+    one.
 
     Raises `ContractError` when the folder was begun with another tokenizer or other data: then
     nothing in it is touched.
@@ -164,9 +184,15 @@ def encode(
     job.folder.mkdir(parents=True, exist_ok=True)
     missing = [k for k in range(process_index, job.num_shards, num_processes) if not _whole(job, k)]
     total = sum(len(job.records(shard)) for shard in missing)
-    with tqdm(total=total, desc="encode", unit="page", mininterval=5, disable=not total) as bar:
+    chunks = itertools.chain.from_iterable(map(job.chunks, missing))
+    with (
+        tqdm(total=total, desc="encode", unit="page", mininterval=5, disable=not total) as bar,
+        contextlib.closing(_drawn_ahead(job, chunks, num_workers if total else 0)) as drawn,
+    ):
+        coded = _coded(job, drawn)
         for shard in missing:
-            _write_shard(job, shard, bar.update)
+            own = itertools.islice(coded, len(job.records(shard)))
+            _write_shard(job, shard, own, bar.update)
     return _finish(job, process_index)
 
 
@@ -198,12 +224,14 @@ def _replace(path: Path, value: Any, process_index: int) -> None:
     os.replace(draft, path)
 
 
-def _write_shard(job: Encoding, shard: int, count: Callable[[int], Any]) -> None:
+def _write_shard(
+    job: Encoding, shard: int, records: Iterator[Record], count: Callable[[int], Any]
+) -> None:
     job.sidecar(shard).unlink(missing_ok=True)
     path = job.folder / job.name(shard)
     draft = path.with_name(path.name + ".part")
     writer = ArrayRecordWriter(str(draft), _OPTIONS)
-    for record in _coded(job, job.records(shard)):
+    for record in records:
         writer.write(pack(record, job.coder.contract))
         count(1)
     writer.close()
@@ -213,7 +241,40 @@ def _write_shard(job: Encoding, shard: int, count: Callable[[int], Any]) -> None
     _replace(job.sidecar(shard), value, shard)
 
 
-def _coded(job: Encoding, indices: range) -> Iterator[Record]:
+_held: dict[str, Any] = {}  # in a worker process: what it draws from
+
+
+def _hold(source: Any, canonical: Callable[..., Any]) -> None:
+    _held.update(source=source, canonical=canonical)
+
+
+def _draw_held(indices: Sequence[int]) -> Drawn:
+    return _drawn(_held["source"], _held["canonical"], indices)
+
+
+def _drawn_ahead(
+    job: Encoding, chunks: Iterator[range], num_workers: int
+) -> Generator[Drawn, None, None]:
+    """The chunks in order, a few drawn ahead by worker processes if there are any."""
+    if not num_workers:
+        yield from map(job.drawn, chunks)
+        return
+    context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would lose
+    held = job.source, job.coder.canonical
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_hold, initargs=held)
+    waiting: collections.deque[Future[Drawn]] = collections.deque()
+    try:
+        for indices in chunks:
+            waiting.append(pool.submit(_draw_held, indices))
+            if len(waiting) > 2 * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _coded(job: Encoding, drawn: Iterator[Drawn]) -> Iterator[Record]:
     """Records with their codes; raises `ValueError` for codes of another shape than the
     contract's."""
     shape = (*job.coder.contract["grid"], job.coder.contract["num_codes"])
@@ -229,14 +290,14 @@ def _coded(job: Encoding, indices: range) -> Iterator[Record]:
                 )
             yield {**record, **own}
 
-    # A chunk is waited for when the next one's pages are drawn: an accelerator works meanwhile.
+    # A chunk is waited for when the next one was begun: the device works while pages are drawn and
+    # records are written.
     pending: tuple[list[Record], dict[str, Any]] | None = None
-    for start in range(0, len(indices), job.chunk):
-        records = [job.source[index] for index in indices[start : start + job.chunk]]
-        codes = {name: job.codes(pictures) for name, pictures in job.pictures(records).items()}
+    for records, pictures in drawn:
+        begun = records, {name: job.codes(pages) for name, pages in pictures.items()}
         if pending:
             yield from settled(*pending)
-        pending = records, codes
+        pending = begun
     if pending:
         yield from settled(*pending)
 
@@ -267,8 +328,7 @@ def read_back(job: Encoding, cache: Cache) -> dict[str, Any]:
     Raises `CacheError` naming the shard of a record that is not the source's.
     """
     read = [cache[index] for index in job.sampled]
-    source = [job.source[index] for index in job.sampled]
-    pages = job.pictures(source)
+    source, pages = job.drawn(job.sampled)
     starts = range(0, len(read), job.chunk)
     again = {
         name: np.concatenate([job.codes(pictures[i : i + job.chunk]) for i in starts])

@@ -76,6 +76,6 @@ def real_coder(name: str, contract: dict[str, Any], *, dtype: str) -> Coder:
 
 
 def encoding(coder: Coder, side_px: int, num_pages: int, folder: Path) -> Encoding:
-    """The code cache of so many procedural pages."""
-    shards = min(4, num_pages)
-    return Encoding(Pages(style(side_px), num_pages), folder, coder, {}, num_pages, shards)
+    """The code cache of so many procedural pages, in one shard: the last chunk of each is filled up
+    with pages that do not count."""
+    return Encoding(Pages(style(side_px), num_pages), folder, coder, {}, num_pages, 1)

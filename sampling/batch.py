@@ -59,10 +59,16 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """The sets of ids [M V] that automata's states name, and the class of each id [V]."""
+    """The sets of ids [M V] that automata's states name, all ids the first of them, and the class
+    of each id [V]. Raises `ValueError` when the first is another: of a row without an automaton
+    nothing is known."""
 
     masks: np.ndarray
     classes: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.masks[0].all():
+            raise ValueError("an alphabet's first set leaves ids out: put that of all first")
 
 
 def bucket(count: int, step: int) -> int:

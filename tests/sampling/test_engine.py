@@ -77,12 +77,12 @@ class Turns:
     """The automaton of a walk: two states that follow one another."""
 
     def __init__(self, num_ids):
-        self.allowed = np.array([num_ids % 2, 1 - num_ids % 2])
+        self.allowed = np.array([1 + num_ids % 2, 2 - num_ids % 2])
         self.after = np.array([[1], [0]])
 
 
 EVEN = np.arange(VOCAB) % 2 == 0
-ALPHABET = Alphabet(np.stack([EVEN, ~EVEN]), np.zeros(VOCAB, np.int32))
+ALPHABET = Alphabet(np.stack([EVEN | True, EVEN, ~EVEN]), np.zeros(VOCAB, np.int32))
 PROMPTS = [[3], [1, 2, 3, 4, 5, 6, 7], [9, 9], [4, 4, 8, 1]]
 COUNTS = [12, 5, 0, 20]
 KEYS = jax.random.split(jax.random.key(5), 4)
@@ -212,6 +212,8 @@ def test_what_the_cache_cannot_hold_is_refused():
         engine.generate([[]], starts([1]), KEYS[:1])
     with pytest.raises(ValueError, match="2 prompts, 1 constraints and 2 keys"):
         engine.generate([[1], [1]], starts([1]), KEYS[:2])
+    with pytest.raises(ValueError, match="leaves ids out"):
+        Alphabet(EVEN[None], np.zeros(VOCAB, np.int32))
     with pytest.raises(ValueError, match="num_slots 0"):
         Engine(PROBES, num_slots=0)
 

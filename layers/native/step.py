@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from layers.attention import Cache, LayerCache, read, write
@@ -27,11 +29,12 @@ def packed(
     block: Block, layers: tuple[Any, ...], cache: Cache, num_rows: int, config: BlockConfig
 ) -> tuple[tuple[Any, ...], Cache]:
     """The `layers` of a stack with panels for kernels, and their cache where it is read fastest, if
-    steps of so many rows are to run by `step`; else as they are. `block` has the stack's arrays.
-    Made once, before a loop over tokens."""
+    steps of so many rows are to run by `step`; else as they are, as with a cache of other numbers
+    than float32. `block` has the stack's arrays. Made once, before a loop over tokens."""
     sizes = config.sizes
     per_width = 2 * (sizes["N"] + sizes["K"]) * sizes["H"] + 3 * sizes["F"]
-    if not can_serve(num_rows, sizes["D"] * per_width, config.dtype):
+    wide = all(array.dtype == jnp.float32 for array in jax.tree.leaves(cache))
+    if not wide or not can_serve(num_rows, sizes["D"] * per_width, config.dtype):
         return layers, cache
     halves = {half: getattr(block, half) for half in _KERNELS}
 

@@ -86,6 +86,24 @@ def test_guided_codes_are_those_of_xla_and_of_a_page_alone(objective):
     np.testing.assert_array_equal(alone, found[1:2])
 
 
+@pytest.mark.parametrize(
+    "press",
+    [Press(Policy(1.0), window=4), Press(Policy(1.0), cache="int8")],
+    ids=["window", "int8"],
+)
+def test_windows_and_narrow_caches_print_the_same(press):
+    """Windows by the C++ steps; what these cannot read is left to XLA."""
+    press = Press(Policy(1.0), **changes)
+    task, told = DecoderTask(config()), given(batch(2))
+    weights, keys = loud(task), jax.random.split(jax.random.key(7), 2)
+    made = {}
+    for choice in ("off", "always"):
+        with use_native(choice):
+            made[choice], text = printed(task, weights, told, keys, press)
+    assert ("letterpress_attend" in text) == (not press.cache)
+    np.testing.assert_array_equal(made["always"], made["off"])
+
+
 def test_a_step_has_the_logits_of_xlas():
     model = Decoder(config(num_classes=5), rngs=nnx.Rngs(1))
     pick, told = Pick(jax.random.split(jax.random.key(0), 2)), {"classes": jnp.array([3, 0])}

@@ -73,7 +73,7 @@ class Printer:
         self.told = conditions(bundle.tokenizer, shown, pages)
         grid, Q = bundle.contract["grid"], bundle.contract["num_codes"]
         self.shape = (*grid, Q)
-        self._print = decoder.jit(print_counted, static_argnames="press")
+        self._print = decoder.probes.compiled(print_counted, static_argnames="press")
 
     def __call__(self, press: Press, first: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes of pages from `first` on, and the passes of each; the last pages again where there

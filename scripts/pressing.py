@@ -19,7 +19,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--passes", type=int, help="in which a decoder that is not causal prints a page"
     )
-    flags.add_argument("--cache", help="what keys and values are kept in: layers/attention.py")
+    flags.add_argument("--kv-cache", help="what keys and values are kept in: layers/attention.py")
     flags.add_argument(
         "--weights", choices=WEIGHTS, default="float32",
         help="what the kernels of planner's and decoder's products are kept in",
@@ -28,7 +28,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `pipeline.Bundle` takes beside its folder."""
-    said = {"num_passes": args.passes, "cache": args.cache}
+    said = {"num_passes": args.passes, "cache": args.kv_cache}
     press = {name: value for name, value in said.items() if value is not None}
     return {"mesh": args.mesh, "press": press, "weights": args.weights}
 

@@ -128,7 +128,7 @@ def test_what_cannot_be_printed_on_is_named(bundle):
         bundle.decoder.on(mesh, {"B": "data"})
 
 
-SAID = "--mesh data=4,tensor=2 --passes 8 --cache int8 --weights bfloat16"
+SAID = "--mesh data=4,tensor=2 --passes 8 --kv-cache int8 --weights bfloat16"
 
 
 def test_flags_say_how_it_prints():

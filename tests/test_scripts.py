@@ -201,7 +201,7 @@ def test_a_foreign_tokenizer_is_refused(tmp_path):
 
 def test_mistakes_are_told_in_one_sentence(tmp_path):
     cases = [
-        (("draw", "--bundle", tmp_path, "--out", tmp_path), "give a prompt, or a blueprint"),
+        (("draw", "--bundle", tmp_path, "--out", tmp_path), "give one of: a prompt, a blueprint"),
         (("draw", "x", "--bundle", tmp_path, "--out", tmp_path), "is no training run"),
         (("encode", "--tokenizer", tmp_path, "--out", tmp_path), "is no training run"),
         (("encode", "--verify", "--out", tmp_path), "holds no finished code cache"),

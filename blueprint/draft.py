@@ -74,11 +74,6 @@ class Draft:
     allowed: Int32[np.ndarray, " S"]
     after: Int32[np.ndarray, "S C"]
 
-    @classmethod
-    def anything(cls) -> Draft:
-        """Of a rule that nothing is known of."""
-        return cls(np.zeros(1, np.int32), np.zeros((1, NUM_CLASSES), np.int32))
-
     def step(self, state: int, token: int) -> int:
         """The state after an id."""
         return int(self.after[state, classes()[token]])

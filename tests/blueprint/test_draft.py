@@ -7,7 +7,7 @@ import pytest
 
 from blueprint import vocab
 from blueprint.copying import automaton, quoted
-from blueprint.draft import NUM_CLASSES, Draft, classes, masks, outline
+from blueprint.draft import NUM_CLASSES, classes, masks, outline
 from blueprint.grammar import Grammar, Limits
 from blueprint.schema import Box
 from blueprint.wishes import Wishes
@@ -62,8 +62,3 @@ def test_masks_and_classes_are_over_the_vocabulary():
     assert masks().shape[1] == len(classes()) == vocab.SIZE
     assert classes().max() == NUM_CLASSES - 1
     assert masks()[0].all() and not masks()[1:].all(axis=1).any()
-
-
-def test_of_nothing_known_anything_may_come():
-    draft = Draft.anything()
-    assert draft.mask(draft.step(0, vocab.token("end"))).all()

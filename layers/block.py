@@ -91,8 +91,8 @@ class BlockConfig:
     Qwen3.
 
     `dtype` is that of the trunk's activations, and of its cache unless that is told another.
-    Parameters stay float32, and so do the
-    statistics of norms, rotations, softmax, and what the trunk returns.
+    Parameters stay float32, and so do the statistics of norms, rotations, softmax, and what the
+    trunk returns.
     """
 
     width: int = 0

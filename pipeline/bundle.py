@@ -66,9 +66,9 @@ class Bundle:
     Raises `ContractError` when the decoder learnt the codes of another tokenizer, `SealError` for
     an exported bundle that is not as it was sealed.
 
-    `mesh` gives sizes of the axes of `train.mesh.AXES` over this process's devices; without
-    it all models are on one. `press` changes fields
-    of the `sampling.printing.Press` that the decoder's config has.
+    `mesh` gives sizes of the axes of `train.mesh.AXES` over this process's devices; without it all
+    models are on one. `press` changes fields of the `sampling.printing.Press` that the decoder's
+    config has.
     """
 
     def __init__(

@@ -62,4 +62,5 @@ def loop_in_groups(
         known = rank < T - schedule.left(total, i)[:, None]
         return codes, known.reshape(masked.shape)
 
-    return Loop(schedule.end(total), lambda: codes, one, shown)
+    passes = lambda: schedule.passes(total)  # noqa: E731
+    return Loop(schedule.end(total), lambda: codes, one, shown, passes)

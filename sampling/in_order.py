@@ -219,4 +219,5 @@ def loop_in_order(
         known = rank < T - schedule.left(total, i)[:, None]
         return take(carry[0], rank).reshape(codes.shape), known.reshape(masked.shape)
 
-    return Loop(schedule.end(total), begun, one, shown, first=len(wide))
+    passes = lambda: schedule.passes(total)  # noqa: E731
+    return Loop(schedule.end(total), begun, one, shown, passes, first=len(wide))

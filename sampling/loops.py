@@ -18,7 +18,8 @@ Shown = tuple[Int[Array, "B y x Q"], Bool[Array, "B y x"]]
 @dataclasses.dataclass(frozen=True)
 class Loop:
     """`start()` makes what the pass `first` is handed, those before it done, `one(i, carry)` is
-    pass i, `shown(i, carry)` has the codes after i passes and which of them stay as they are.
+    pass i, `shown(i, carry)` has the codes after i passes and which of them stay as they are,
+    `passes()` after how many each page is done.
 
     It holds functions of arrays that are being traced. A program that goes on with a loop makes it
     anew from the same arrays, and its `start`, which reads a page's letters, is never called.
@@ -28,6 +29,7 @@ class Loop:
     start: Callable[[], Any]
     one: Callable[[Any, Any], Any]
     shown: Callable[[Any, Any], Shown]
+    passes: Callable[[], Int[Array, " B"]]
     first: int = 0
 
     def run(self) -> Int[Array, "B y x Q"]:

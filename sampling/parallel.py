@@ -83,6 +83,6 @@ def masked_loop(
         rank = jnp.argsort(jnp.argsort(sureness, axis=-1), axis=-1)
         return chosen, (rank < left[:, None]).reshape(masked.shape)
 
-    return Loop(
-        num_passes, lambda: (codes, masked), one_pass, lambda _, carry: (carry[0], ~carry[1])
-    )
+    shown = lambda _, carry: (carry[0], ~carry[1])  # noqa: E731
+    passes = lambda: jnp.where(total > 0, num_passes, 0)  # noqa: E731
+    return Loop(num_passes, lambda: (codes, masked), one_pass, shown, passes)

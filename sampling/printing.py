@@ -58,21 +58,8 @@ class Press:
             raise ValueError(f"window {self.window} is not at least 1")
 
 
-def num_passes(probes: Probes, press: Press, num_positions: int) -> int:
-    """How often a page goes through the decoder's trunk at most when all of it is printed, the
-    reading of its letters not counted. Under guidance each time is twice. `print_counted` says how
-    often it did."""
-    if "step" in probes:
-        once = num_positions
-    elif "advance" in probes or press.order in CERTAIN_FIRST:
-        once = _most(press, num_positions)
-    else:
-        once = press.num_passes
-    return once if press.guidance == 1 else 2 * once
-
-
 def _most(press: Press, num_positions: int) -> int:
-    """Of groups, none of which is empty but perhaps the one of certain positions."""
+    """How many groups there may be: none is empty but perhaps the one of certain positions."""
     return min(press.num_passes, num_positions + (press.order in CERTAIN_FIRST))
 
 
@@ -99,20 +86,19 @@ def print_counted(
     *,
     press: Press,
 ) -> tuple[Int[Array, "B y x Q"], Int[Array, " B"]]:
-    """`print_codes`, and how often each page went through the trunk until it was done, counted as
-    `num_passes` counts."""
-    total, last = masked.sum(axis=(1, 2)), jnp.arange(1, masked[0].size + 1)
+    """`print_codes`, and how often each page went through the trunk until it was done, the reading
+    of its letters not counted. Under guidance each time is twice."""
+    request = probes, codes, masked, given, keys
     if "step" in probes and press.window > 1:
-        made, passes = _ahead(probes, codes, masked, given, keys, press)
+        made, passes = _ahead(*request, press)
         return made, passes if press.guidance == 1 else 2 * passes
-    if "step" in probes:
-        passes = jnp.where(masked.reshape(len(codes), -1), last, 0).max(axis=1)
-    elif "advance" in probes or press.order in CERTAIN_FIRST:
-        passes = _schedule(probes, masked, given, keys, press).passes(total)
-    else:
-        passes = jnp.where(total > 0, press.num_passes, 0)
-    made = print_codes(probes, codes, masked, given, keys, press=press)
-    return made, passes if press.guidance == 1 else 2 * passes
+    loop = printing(*request, press=press)
+    return loop.run(), num_passes(loop, press)
+
+
+def num_passes(loop: Loop, press: Press) -> Int[Array, " B"]:
+    """How often each page goes through the trunk in a loop that `printing` made."""
+    return loop.passes() if press.guidance == 1 else 2 * loop.passes()
 
 
 def print_codes(

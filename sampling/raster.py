@@ -78,4 +78,6 @@ def raster_loop(
         known = ~hidden | (jnp.arange(y * x) < i)
         return carry[0].reshape(codes.shape), known.reshape(masked.shape)
 
-    return Loop(last, lambda: (codes.reshape(B, y * x, Q), start()), one, shown)
+    begun = lambda: (codes.reshape(B, y * x, Q), start())  # noqa: E731
+    passes = lambda: jnp.where(hidden, jnp.arange(1, y * x + 1), 0).max(axis=1)  # noqa: E731
+    return Loop(last, begun, one, shown, passes)

@@ -89,9 +89,13 @@ def prompts_of(path: Path) -> list[str]:
 
 
 def done_before(out: Path, prompts: Sequence[str], seed: int) -> set[int]:
-    """The numbers of prompts whose page is there; raises `ValueError` when others are."""
+    """The numbers of prompts whose page is there. A last line that a killed call left unfinished is
+    dropped. Raises `ValueError` when there are pages of other prompts."""
     path = out / DONE
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    whole, newline, torn = (path.read_text() if path.exists() else "").rpartition("\n")
+    if torn:
+        path.write_text(whole + newline)
+    rows = [json.loads(line) for line in whole.splitlines()]
     for row in rows:
         number = row["number"]
         if number >= len(prompts) or (row["prompt"], row["seed"]) != (prompts[number], seed):
@@ -208,13 +212,15 @@ def main() -> None:
     args = flags.parse_args()
     if sum(map(bool, (args.prompt, args.blueprint, args.prompts))) != 1:
         raise ValueError("give one of: a prompt, a blueprint with --blueprint, a file --prompts")
+    if args.n > 1 and not args.prompt:
+        raise ValueError("--n is for one prompt: repeat lines of a file, or change the --seed")
     prompts = prompts_of(args.prompts) if args.prompts else [args.prompt] * args.n
     drawing = Drawing(args)
     if args.prompts:
         return drawing.file(prompts)
     plans = [(0, from_json(args.blueprint.read_text()))] if args.blueprint else None
     plans = plans or drawing.plans(list(enumerate(prompts)))
-    for _ in drawing.draw(plans, count=1 if args.blueprint else args.n):
+    for _ in drawing.draw(plans, count=args.n):
         pass
 
 

@@ -87,8 +87,8 @@ def test_a_file_of_prompts_is_drawn_page_by_page_and_gone_on_with(tmp_path):
         blueprint = from_json((out / f"{number:05d}" / "blueprint.json").read_text())
         assert [t.string for t in blueprint.texts if t.source == "verbatim"] == words
     first = (out / "00001" / "page.png").read_bytes()
-    kept = [json.dumps(row) for row in rows if row["number"] != 1]
-    (out / "drawn.jsonl").write_text("\n".join(kept) + "\n")  # as if it had been cut off
+    kept = [json.dumps(row) + "\n" for row in rows if row["number"] != 1]
+    (out / "drawn.jsonl").write_text("".join(kept) + '{"number": 1, "pro')  # as if it was killed
     (out / "00001" / "page.png").unlink()
     assert "1 pages in" in finish(start(*asked))
     assert (out / "00001" / "page.png").read_bytes() == first

@@ -18,12 +18,7 @@ from absl import logging
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.cc", "attend.cc", "vectors.h"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
-TARGETS = (
-    "pack",
-    "products",
-    "attend",
-    "settle",
-)  # letterpress_NAME in SOURCES and to XLA
+TARGETS = ("pack", "products", "attend", "settle")  # letterpress_NAME in SOURCES and to XLA
 SWITCH = "LETTERPRESS_NATIVE"  # in the environment: "off" leaves everything to XLA
 COMPILE_S = 300
 

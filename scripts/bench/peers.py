@@ -9,71 +9,23 @@ from typing import Any
 from pipeline.export.torch_files import foreign
 from scripts.bench import torch_side
 from scripts.bench.generation import Shape
-
-
-def _layer(shape: Shape, rows: int) -> Any:
-    """One block over a static cache of its own."""
-    torch = foreign("torch")
-    nn, F = torch.nn, torch.nn.functional
-    D, N, T = shape.width, shape.num_heads, shape.num_codes
-
-    def rotated(x: Any, turn: Any) -> Any:
-        first, second = x.chunk(2, dim=-1)
-        cos, sin = turn
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-    class Layer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-            self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
-            self.up, self.gate = (nn.Linear(D, shape.hidden, bias=False) for _ in range(2))
-            self.down = nn.Linear(shape.hidden, D, bias=False)
-            for name in ("keys", "values"):
-                self.register_buffer(name, torch.zeros(rows, N, T, D // N))
-
-        def forward(self, x: Any, at: Any, turn: Any, seen: Any) -> Any:
-            query, key, value = self.qkv(self.first(x)).view(rows, 1, 3, N, -1).unbind(2)
-            query, key = (rotated(part, turn) for part in (query, key))
-            self.keys.index_copy_(2, at, key.transpose(1, 2))
-            self.values.index_copy_(2, at, value.transpose(1, 2))
-            found = F.scaled_dot_product_attention(
-                query.transpose(1, 2), self.keys, self.values, attn_mask=seen
-            )
-            x = x + self.out(found.transpose(1, 2).reshape(rows, 1, D))
-            normal = self.second(x)
-            return x + self.down(F.silu(self.gate(normal)) * self.up(normal))
-
-    return Layer()
+from scripts.bench.torch_gpt import gpt
 
 
 def _model(shape: Shape, batch: int) -> Any:
     """The step: the vectors of both halves of a guided batch to the code chosen for each row, and
     the vectors of these codes."""
     torch = foreign("torch")
-    nn, F = torch.nn, torch.nn.functional
-    D, N, T, V = shape.width, shape.num_heads, shape.num_codes, shape.codebook_size
+    F, k = torch.nn.functional, min(shape.top_k, shape.codebook_size)
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.codes, self.classes = nn.Embedding(V, D), nn.Embedding(1001, D)
-            layers = (_layer(shape, 2 * batch) for _ in range(shape.num_layers))
-            self.layers = nn.ModuleList(layers)
-            self.norm, self.head = nn.RMSNorm(D, eps=1e-5), nn.Linear(D, V, bias=False)
-            angles = torch.arange(T)[:, None] * 10000.0 ** (-torch.arange(D // N // 2) * 2 * N / D)
-            self.register_buffer("cos", angles.cos())
-            self.register_buffer("sin", angles.sin())
-            self.register_buffer("places", torch.arange(T))
-
+    class Model(gpt(shape, rows=2 * batch)):
         def forward(self, x: Any, at: Any) -> Any:
-            turn = self.cos[at][None, :, None], self.sin[at][None, :, None]
-            seen = (self.places <= at)[None, None, None]
+            turn, seen = (self.cos[at], self.sin[at]), (self.places <= at)[None, None, None]
             for layer in self.layers:
-                x = layer(x, at, turn, seen)
+                x = layer(x, turn, at, seen)
             told, untold = self.head(self.norm(x))[:, 0].float().chunk(2)
             logits = untold + shape.guidance * (told - untold)
-            floor = torch.topk(logits, min(shape.top_k, V)).values[:, -1:]
+            floor = torch.topk(logits, k).values[:, -1:]
             share = F.softmax(torch.where(logits < floor, -torch.inf, logits), dim=-1)
             # the largest of p / e is a draw: multinomial would leave the graph
             chosen = (share / torch.empty_like(share).exponential_(1)).argmax(-1)

@@ -12,66 +12,26 @@ import numpy as np
 from pipeline.export.torch_files import foreign
 from scripts.bench import torch_side
 from scripts.bench.generation import Shape
+from scripts.bench.torch_gpt import gpt
 from scripts.bench.training import B1, B2, CLIP, DECAY, RATE, Rival
 from tokenizer.model import TokenizerConfig
 
 DROPPED = 0.1  # share of the classes that a decoder is not told
 
 
-def _block(shape: Shape) -> Any:
-    """A causal layer over whole rows."""
-    torch = foreign("torch")
-    nn, F = torch.nn, torch.nn.functional
-    D, N = shape.width, shape.num_heads
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-            self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
-            self.up, self.gate = (nn.Linear(D, shape.hidden, bias=False) for _ in range(2))
-            self.down = nn.Linear(shape.hidden, D, bias=False)
-
-        def forward(self, x: Any, cos: Any, sin: Any) -> Any:
-            B, T, _ = x.shape
-            query, key, value = self.qkv(self.first(x)).view(B, T, 3, N, -1).unbind(2)
-            heads = []
-            for part in (query, key):
-                one, two = part.chunk(2, dim=-1)
-                turned = torch.cat([one * cos - two * sin, two * cos + one * sin], dim=-1)
-                heads.append(turned.to(value.dtype).transpose(1, 2))
-            found = F.scaled_dot_product_attention(*heads, value.transpose(1, 2), is_causal=True)
-            x = x + self.out(found.transpose(1, 2).reshape(B, T, D))
-            normal = self.second(x)
-            return x + self.down(F.silu(self.gate(normal)) * self.up(normal))
-
-    return Block()
-
-
 def decoder(shape: Shape) -> Any:
     """(codes [B T], classes [B]) to the mean loss of a code."""
     torch = foreign("torch")
-    nn, F = torch.nn, torch.nn.functional
-    D, N, T, V = shape.width, shape.num_heads, shape.num_codes, shape.codebook_size
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.codes, self.classes = nn.Embedding(V, D), nn.Embedding(1001, D)
-            self.layers = nn.ModuleList(_block(shape) for _ in range(shape.num_layers))
-            self.norm, self.head = nn.RMSNorm(D, eps=1e-5), nn.Linear(D, V, bias=False)
-            angles = torch.arange(T)[:, None] * 10000.0 ** (-torch.arange(D // N // 2) * 2 * N / D)
-            self.register_buffer("cos", angles.cos()[:, None])
-            self.register_buffer("sin", angles.sin()[:, None])
-
+    class Model(gpt(shape)):
         def forward(self, codes: Any, classes: Any) -> Any:
             gone = torch.rand(classes.shape, device=classes.device) < DROPPED
             start = self.classes(torch.where(gone, 1000, classes))[:, None]
             x = torch.cat([start, self.codes(codes[:, :-1])], dim=1)
             for layer in self.layers:
-                x = layer(x, self.cos, self.sin)
+                x = layer(x, (self.cos, self.sin))
             logits = self.head(self.norm(x)).float()
-            return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten())
 
     return Model()
 

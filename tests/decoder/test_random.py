@@ -23,7 +23,7 @@ from sampling.in_order import (
 )
 from sampling.picking import Pick
 from sampling.policy import Policy
-from sampling.printing import Press, num_passes
+from sampling.printing import Press, num_passes, printing
 from tests.decoder.learning import fitted, printer
 from tests.decoder.pages import DEPTH, GRID, batch, config, given
 from tests.tokenizer.menu import QUICK
@@ -114,17 +114,28 @@ def test_certain_first_with_a_cache_is_whole_forwards(order, passes):
 
 
 def test_passes_are_counted():
-    masked, causal, random = (
-        DecoderTask(config(objective=name)).probes() for name in ("masked", "causal", "random")
-    )
-    for passes in (1, 6, T + 5):
-        press = Press(num_passes=passes)
-        assert num_passes(masked, press, T) == passes
-        assert num_passes(causal, press, T) == T
-        assert num_passes(random, press, T) == min(passes, T)
-        groups = Press(num_passes=passes, order="blueprint")
-        assert num_passes(masked, groups, T) == num_passes(random, groups, T) == min(passes, T + 1)
-    assert num_passes(causal, Press(guidance=2.0), T) == 2 * T
+    data = batch(2)
+    codes, told = jnp.array(data["codes"], jnp.int32), given(data)
+    masked = jnp.ones((2, *GRID), bool).at[1].set(False)  # nothing of the second page
+    keys = jax.random.split(jax.random.key(5), 2)
+
+    def passes(objective, press):
+        task = DecoderTask(config(objective=objective), drop_blueprint=0.1)
+        probes = {n: functools.partial(f, None) for n, f in task.probes().items()}
+        probes["unconditional"] = lambda told: told  # needs weights, and is not printed with
+        loop = printing(probes, codes, masked, told, keys, press=press)
+        first, second = num_passes(loop, press).tolist()
+        assert second == 0
+        return first
+
+    for count in (1, 6, T + 5):
+        press = Press(num_passes=count)
+        assert passes("masked", press) == count
+        assert passes("causal", press) == T
+        assert passes("random", press) == min(count, T)
+        groups = Press(num_passes=count, order="blueprint")
+        assert passes("masked", groups) == passes("random", groups) <= min(count, T + 1)
+    assert passes("causal", Press(guidance=2.0)) == 2 * T
     with pytest.raises(ValueError, match="window 0 is not at least 1"):
         Press(window=0)
 

@@ -82,7 +82,8 @@ def chart(rows: Sequence[Row], marks: Mapping[str, float]) -> str:
     )  # fmt: skip
     _add(root, "rect", width=W, height=H, fill="#fff")
     values = [v for r in rows for v in (r.words.low, r.words.high)] + list(marks.values())
-    low = math.floor(10 * min(v for v in values if math.isfinite(v))) / 10
+    lowest = min([0.9, *(v for v in values if math.isfinite(v))])  # all words leave a span too
+    low = math.floor(10 * lowest) / 10
     _add(root, "text", x=4, y=14).text = "exact words"
     for i, (said, of) in enumerate(panels):
         x = MARGIN_PX + i * (WIDE_PX + MARGIN_PX)

@@ -51,3 +51,11 @@ def test_every_row_is_a_point_of_both_panels():
     picture = np.asarray(Image.open(io.BytesIO(made)).convert("RGB"))
     assert len(made) < 100_000 and picture.shape[1] > 1000
     assert (picture == 255).all(axis=-1).mean() > 0.8 and picture.min() < 100
+
+
+def test_a_curve_of_all_words_is_drawn_at_the_top():
+    best = dataclasses.replace(FAST, words=Score(1.0, 1.0, 1.0))
+    root = ElementTree.fromstring(chart([best], {}))
+    tag = "{http://www.w3.org/2000/svg}"
+    heights = {c.get("cy") for c in root.iter(f"{tag}circle")} - {None}
+    assert "0" in heights or "0.0" in heights

@@ -11,7 +11,9 @@ in `typeset` of --out, a folder that `--images` takes. `pages`, `pages-dense` an
 our own and need no data. Several processes (`scripts/launch/`) share the pages of a --bundle: each
 prints and reads its chunks, the first one scores. `--watch` evaluates a bundle again whenever one
 of its models has a newer checkpoint, each time into a folder of its own, with a line of all scores
-in `scores.jsonl`. `--mesh`, `--passes` and `--cache` say how it prints (`scripts/pressing.py`).
+in `scores.jsonl`. `--mesh`, `--passes`, `--kv-cache` and `--weights` say how it prints
+(`scripts/pressing.py`); what is measured of another press or other weights than the bundle's own is
+not left beside its models.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from evals.results import Results
 from evals.scoring import Benchmark, Case, Reading
 from evals.sums import CaseSums, case_sums
 from evals.watching import every, watch
-from scripts.pressing import add_flags, settings
+from scripts.pressing import add_flags, is_own, settings
 from train.distributed import Cluster, start
 from train.export.seal import is_sealed
 
@@ -282,7 +284,7 @@ def _evaluate_run(proofreader: Proofreader, run: Path, bundle: Bundle, folder: P
     """Score a bundle into a folder, and leave beside its models what they need to know of it."""
     scored = proofreader.bundle(bundle, run.name)
     _write(folder, scored, proofreader.args.json)
-    if scored.least_type and proofreader.args.weights == "float32":
+    if scored.least_type and is_own(proofreader.args):
         print(keep(run, scored.least_type))
     return scored.results
 

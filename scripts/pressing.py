@@ -33,6 +33,12 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"mesh": args.mesh, "press": press, "weights": args.weights}
 
 
+def is_own(args: argparse.Namespace) -> bool:
+    """Whether the bundle prints what it prints by itself: a mesh changes no code."""
+    said = settings(args)
+    return not said["press"] and said["weights"] == "float32"
+
+
 def _mesh(text: str) -> dict[str, int]:
     try:
         return meshes.of_flag(text)

@@ -14,7 +14,7 @@ from PIL import Image
 import pipeline
 from decoder.conditioning import canonical_page
 from scripts import draw
-from scripts.pressing import add_flags, settings
+from scripts.pressing import add_flags, is_own, settings
 from tests.bundles import tiny_bundle
 from tests.compiles import compiled
 from train import mesh as meshes
@@ -135,6 +135,8 @@ def test_flags_say_how_it_prints():
     flags = argparse.ArgumentParser()
     add_flags(flags)
     none, some = (settings(flags.parse_args(words)) for words in ([], SAID.split()))
+    own = ([], ["--mesh", "data=2"], ["--passes", "2"], ["--weights", "int8"])
+    assert [is_own(flags.parse_args(words)) for words in own] == [True, True, False, False]
     assert none == {"mesh": None, "press": {}, "weights": "float32"}
     assert some["mesh"] == {"data": 4, "tensor": 2} and some["weights"] == "bfloat16"
     assert some["press"] == {"num_passes": 8, "cache": "int8"}

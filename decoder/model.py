@@ -18,7 +18,7 @@ from decoder.depth import Depth, Pick
 from decoder.sight import Order, raster, sight, sight_in_order
 from decoder.trunk import Trunk
 from layers.axes import constrain
-from layers.einsum import Einsum, product
+from layers.einsum import Einsum
 from layers.embedding import Embed, lookup
 from layers.masks import Mask
 from layers.native import step as native
@@ -54,7 +54,8 @@ class Decoder(nnx.Module):
         self.blocks = Trunk(config.blocks, **trained, rngs=rngs)
         self.norm = RMSNorm(width, eps=config.blocks.norm_eps)
         inputs, read = self._head_inputs()
-        self.head = Einsum(f"{inputs},DQV->BTQV", read, rngs=rngs, scale=0.1)
+        inner = config.blocks.dtype  # of the large products; what they read and give is float32
+        self.head = Einsum(f"{inputs},DQV->BTQV", read, rngs=rngs, scale=0.1, inner=inner)
         if config.ordered:
             self.level_head = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
             self.log_sharpness = nnx.Param(jnp.full((Q,), math.log(SHARPNESS)), axes="Q", summed="")
@@ -76,12 +77,14 @@ class Decoder(nnx.Module):
         window = (2 * config.conditioning.downsampling) ** 2
         sizes = {"D": width, "Q": Q, "V": config.codebook_size}
 
-        def project(features: int) -> Einsum:
-            return Einsum("BTI,ID->BTD", {"I": features, "D": width}, rngs=rngs)
+        inner = config.blocks.dtype
+
+        def project(features: int, inner: str = "") -> Einsum:
+            return Einsum("BTI,ID->BTD", {"I": features, "D": width}, rngs=rngs, inner=inner)
 
         self.mask_vector = nnx.Param(jnp.zeros((width,)), axes="D", summed="")
         self.regions_in = project(config.region_width)
-        self.glyphs_in = project(window)
+        self.glyphs_in = project(window, inner)
         self.copies_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
         inputs, read = self._head_inputs()
         self.copy_gate = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)
@@ -90,8 +93,8 @@ class Decoder(nnx.Module):
         self.styles_in = project(CHARACTER_FEATURES)
         self.mixed_norm = RMSNorm(width)
         hidden = {"D": width, "F": 2 * width}
-        self.mix_up = Einsum("BTD,DF->BTF", hidden, rngs=rngs)
-        self.mix_down = Einsum("BTF,FD->BTD", hidden, rngs=rngs, scale=0.5)
+        self.mix_up = Einsum("BTD,DF->BTF", hidden, rngs=rngs, inner=inner)
+        self.mix_down = Einsum("BTF,FD->BTD", hidden, rngs=rngs, scale=0.5, inner=inner)
 
     def __call__(
         self,
@@ -321,7 +324,7 @@ class Decoder(nnx.Module):
 
         def read(head: Einsum) -> Array:  # the letters of its kernel are D, then Q
             kernel = jax.tree.map(lambda array: at(array, 1), head.kernel[...])
-            return product(head.equation, features, kernel)
+            return head.product(features, kernel)
 
         logits = read(self.head) if head is None else products(features, [head])[0]
         level = jnp.zeros(logits.shape[:3])

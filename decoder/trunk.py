@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from layers.attention import Cache
 from layers.axes import constrain
 from layers.block import Block, BlockConfig, Dropout, Layers, Stack
-from layers.masks import Mask
+from layers.kernels import packs
+from layers.masks import Mask, Packing
 from layers.native import step as native
 
 
@@ -39,11 +41,20 @@ class Trunk(Stack):
         if key is not None and self.dropout:
             keys = jax.random.split(key, self.config.num_layers)
 
+        B, T = tokens.shape[:2]
+        packing, heads = None, (self.config.num_heads, self.config.head_size)
+        if isinstance(mask, Mask) and packs((B, T, *heads), self.config.dtype, mask):
+            packing = Packing.of(mask, T)
+            cos, sin = turn
+            tokens, turn = packing.pack(tokens), (packing.pack(cos), packing.pack(sin))
+            mask = dataclasses.replace(mask, packed=True)
+
         def layer(block: Block, x: Array, own: Any) -> tuple[Array, Any]:
             dropout = None if own is None else Dropout(self.dropout, own)
             return block(x, turn, mask, dropout=dropout)
 
-        return self.scan(layer, constrain(tokens, "BTD"), keys, remat=self.remat)[0]
+        found, _ = self.scan(layer, constrain(tokens, "BTD"), keys, remat=self.remat)
+        return found if packing is None else packing.unpack(found)
 
     def go_on(
         self,

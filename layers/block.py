@@ -54,20 +54,24 @@ would have to run for again (scores of the plain one are made again); `all_dots`
 `offload` keeps the weights' products in the host's memory. Besides, `auto` is what `use_remat` says
 around it."""
 _AUTO: contextvars.ContextVar[str] = contextvars.ContextVar("remat", default="none")
+_UNROLL: contextvars.ContextVar[bool] = contextvars.ContextVar("unroll", default=False)
 
 
 @contextlib.contextmanager
-def use_remat(name: str) -> Iterator[None]:
+def use_remat(name: str, *, unroll: bool = False) -> Iterator[None]:
     """Make a stack whose remat is `auto` keep what this of `REMATS` says, if it is traced inside
-    the block; raises `ValueError` for an unknown one, `auto` too."""
+    the block; raises `ValueError` for an unknown one, `auto` too. With `unroll` its layers are
+    written one after another and no loop over them: a longer program, without the copies that a
+    loop makes of each layer's weights and of what it keeps."""
     if name == "auto":
         raise ValueError(f"remat 'auto' is nothing to use; there is: {', '.join(REMATS)}")
     require_remat(name)
-    token = _AUTO.set(name)
+    tokens = _AUTO.set(name), _UNROLL.set(unroll)
     try:
         yield
     finally:
-        _AUTO.reset(token)
+        _AUTO.reset(tokens[0])
+        _UNROLL.reset(tokens[1])
 
 
 DTYPES = ("float32", "bfloat16")
@@ -253,10 +257,12 @@ class Stack(nnx.Module):
             arrays, item = inputs
             return step(nnx.merge(graphdef, arrays), carry, item)
 
-        if remat != "none":  # inside a scan nothing merges the two passes, so CSE is no danger
-            body = jax.checkpoint(body, prevent_cse=False, policy=REMATS[remat])
+        unroll = _UNROLL.get()
+        if remat != "none":  # inside a loop nothing merges the two passes, so CSE is no danger
+            body = jax.checkpoint(body, prevent_cse=unroll, policy=REMATS[remat])
         within = jax.tree.map(lambda x: x.astype(self.dtype or x.dtype), carry)
-        within, items = jax.lax.scan(body, within, (nnx.to_pure_dict(state), per_layer))
+        layers = nnx.to_pure_dict(state), per_layer
+        within, items = jax.lax.scan(body, within, layers, unroll=unroll)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), within, carry), items
 
     def unstacked(self) -> Layers:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from layers.axes import current_rules, partition_spec
+from layers.einsum import product
 
 
 def lookup(table: Float[Array, "V D"], ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
@@ -46,6 +46,6 @@ class Embed(nnx.Module):
         """Rows of the table."""
         return lookup(self.table[...], ids)
 
-    def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Logits against every row."""
-        return jnp.einsum("BTD,VD->BTV", x, self.table[...].astype(x.dtype))
+    def attend(self, x: Float[Array, "B T D"], *, inner: str = "") -> Float[Array, "B T V"]:
+        """Logits against every row; `inner` as an `Einsum`'s."""
+        return product("BTD,VD->BTV", x, self.table[...], inner=inner)

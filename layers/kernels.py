@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxtyping import Array, Float
 
 from layers import splash
 from layers.axes import shard_map
-from layers.masks import Mask
+from layers.masks import Mask, Packing
 from layers.visible import visible
 
 KERNELS = ("auto", "xla", "cudnn", "splash")
@@ -24,6 +26,7 @@ _KERNEL: contextvars.ContextVar[str] = contextvars.ContextVar("attention_kernel"
 
 Query = Float[Array, "B T N H"]
 Keys = Float[Array, "B S K H"]
+Shape = jax.ShapeDtypeStruct
 
 
 @contextlib.contextmanager
@@ -48,7 +51,9 @@ def target() -> tuple[str, str]:
     return device.platform, device.device_kind
 
 
-def obstacle(name: str, query: Query, key: Keys, mask: Mask, device: tuple[str, str]) -> str:
+def obstacle(
+    name: str, query: Query | Shape, key: Keys | Shape, mask: Mask, device: tuple[str, str]
+) -> str:
     """Why a kernel cannot serve, or "". Lengths and head sizes are padded and are none."""
     platform, kind = device
     if name == "xla":
@@ -62,13 +67,14 @@ def obstacle(name: str, query: Query, key: Keys, mask: Mask, device: tuple[str, 
     most = 256 if any(wide in kind for wide in _WIDE) else 128
     if query.shape[-1] > most:
         return f"heads of {query.shape[-1]} are larger than {most}"
-    odd = query.shape[1] % 2 or key.shape[1] % 2
-    if odd and not (mask.plain or _by_lengths(mask)):
-        return f"{query.shape[1]} queries and {key.shape[1]} keys under a table are not both even"
+    T, S = query.shape[1], key.shape[1]
+    tabled = not (mask.plain or _by_lengths(mask) or _after_prefix(mask, T, S))
+    if tabled and (T % 2 or S % 2):
+        return f"{T} queries and {S} keys under a table are not both even"
     return ""
 
 
-def choose(query: Query, key: Keys, mask: Mask) -> str:
+def choose(query: Query | Shape, key: Keys | Shape, mask: Mask) -> str:
     """The kernel that runs. `auto` takes the device's own where it can serve and rows are not
     short; raises `ValueError` where one that was named cannot."""
     name, device = _KERNEL.get(), target()
@@ -109,6 +115,12 @@ def _by_lengths(mask: Mask) -> bool:
     return mask.pairs is None and not mask.causal and mask.num_present is not None
 
 
+def _after_prefix(mask: Mask, num_queries: int, num_keys: int) -> bool:
+    """Whether all look at a prefix and, past it, at those before."""
+    alone = mask.pairs is None and num_queries == num_keys
+    return alone and mask.causal and 0 < mask.prefix < num_keys
+
+
 def cudnn_arguments(
     query: Query, key: Keys, value: Keys, mask: Mask
 ) -> tuple[tuple[Array, Array, Array], dict]:
@@ -125,11 +137,59 @@ def cudnn_arguments(
     return (query, key, value), {"mask": jnp.broadcast_to(mask.dense(T, S), (B, 1, T, S))}
 
 
-def by_cudnn(query: Query, key: Keys, value: Keys, mask: Mask) -> Query:
-    """cuDNN's flash attention, heads padded with zeros to a multiple of 8."""
+def by_cudnn(
+    query: Query, key: Keys, value: Keys, mask: Mask, *, implementation: str = "cudnn"
+) -> Query:
+    """cuDNN's flash attention, heads padded with zeros to a multiple of 8; `implementation` is that
+    of the calls, for tests."""
     H = query.shape[-1]
     query, key, value = (jnp.pad(x, [(0, 0)] * 3 + [(0, -H % 8)]) for x in (query, key, value))
+    attention: Any = jax.nn.dot_product_attention
+    run = functools.partial(attention, scale=H**-0.5, implementation=implementation)
+    if _after_prefix(mask, query.shape[1], key.shape[1]):
+        return causal_after_prefix(run, query, key, value, mask)[..., :H]
     arrays, options = cudnn_arguments(query, key, value, mask)
-    scale = H**-0.5
-    out = jax.nn.dot_product_attention(*arrays, scale=scale, implementation="cudnn", **options)
-    return out[..., :H]
+    return run(*arrays, **options)[..., :H]
+
+
+def causal_after_prefix(
+    run: Callable[..., Query], query: Query, key: Keys, value: Keys, mask: Mask
+) -> Query:
+    """A causal mask after a prefix as two calls without a table: the prefix by itself, and all of
+    it causally, of which only what comes after the prefix is kept. Where keys are not there, tokens
+    are packed for it, unless they are already.
+
+    Two thirds of a table's time at the heads of LlamaGen-XL (LOG.md).
+    """
+    if mask.num_present is None:
+        alone = run(*(x[:, : mask.prefix] for x in (query, key, value)))
+        after = run(query, key, value, is_causal=True)
+        return jnp.concatenate([alone, after[:, mask.prefix :]], axis=1)
+    if not mask.packed:
+        packing = Packing.of(mask, query.shape[1])
+        query, key, value = (packing.pack(x) for x in (query, key, value))
+        return packing.unpack(_packed(run, query, key, value, mask))
+    return _packed(run, query, key, value, mask)
+
+
+def _packed(run: Callable[..., Query], query: Query, key: Keys, value: Keys, mask: Mask) -> Query:
+    """The same of packed tokens, where each row's prefix has its own length."""
+    prefix, T = mask.prefix, query.shape[1]
+    assert mask.num_present is not None
+    count = mask.num_present.astype(jnp.int32)
+    lengths = count + T - prefix
+    causal = {"is_causal": True, "query_seq_lengths": lengths, "key_value_seq_lengths": lengths}
+    after = run(query, key, value, **causal)
+    # of an empty prefix, which nobody looks at, the first key is there: no mean of nothing
+    first = (x[:, :prefix] for x in (query, key, value))
+    alone = run(*first, key_value_seq_lengths=jnp.maximum(count, 1))
+    inside = (jnp.arange(prefix) < count[:, None])[..., None, None]
+    return jnp.concatenate([jnp.where(inside, alone, after[:, :prefix]), after[:, prefix:]], axis=1)
+
+
+def packs(shape: tuple[int, int, int, int], dtype: Any, mask: Mask) -> bool:
+    """Whether attention of queries [B T N H] over themselves is quicker of packed tokens: once for
+    all layers, and not again in each."""
+    like = Shape(shape, dtype)
+    able = mask.num_present is not None and _after_prefix(mask, shape[1], shape[1])
+    return able and not mask.packed and choose(like, like, mask) == "cudnn"

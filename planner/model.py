@@ -8,6 +8,7 @@ names in their libraries.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +68,18 @@ class Planner(nnx.Module):
         self.blocks = Stack(make, config.blocks.num_layers, rngs=rngs, dtype=config.blocks.dtype)
         self.norm = RMSNorm(width, eps=config.blocks.norm_eps)
         sizes = {"D": width, "V": config.vocab_size}
-        self.head = None if config.tie_embeddings else Einsum("BTD,DV->BTV", sizes, rngs=rngs)
+        own = functools.partial(Einsum, rngs=rngs, inner=config.blocks.dtype)
+        self.head = None if config.tie_embeddings else own("BTD,DV->BTV", sizes)
         extra = config.prompt_vocab_size
         self.prompt_embed = Embed(extra, width, rngs=rngs) if extra else None
 
     def empty_cache(self, num_rows: int) -> Cache:
         """A cache for `max_length` positions of so many rows."""
         return self.config.blocks.empty_cache(num_rows, self.config.max_length)
+
+    def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        inner = self.config.blocks.dtype
+        return self.embed.attend(x, inner=inner) if self.head is None else self.head(x)
 
     def _vectors(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         if self.prompt_embed is None:
@@ -109,4 +115,4 @@ class Planner(nnx.Module):
             step = lambda block, x, kept: block(x, turn, mask, cache=kept, at=start)  # noqa: E731
             x, cache = self.blocks.fold(step, x, cache, layers=layers)
         x = self.norm(x)
-        return Prediction(self.embed.attend(x) if self.head is None else self.head(x), cache)
+        return Prediction(self._logits(x), cache)

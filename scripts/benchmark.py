@@ -19,6 +19,9 @@ startup     seconds of import, construction and compiling, in processes of their
             persistent compilation cache, with an empty one and with a filled one.
 elsewhere   the tokenizer's images a second, the planner's blueprints with the grammar on, and
             whether `encode.py` codes pages as fast as its slower half.
+mfu         only if asked for: the whole step of `--config` (the large decoders) on one device, over
+            pages as the config draws them with random codes; FLOP/s, their share of the device's
+            peak, and with `--kernels N` where the time goes.
 
 On one GPU, all of it in under ten minutes (what begins after `--limit-s` is left out, and said):
 
@@ -42,12 +45,13 @@ import jax
 
 from scripts.bench.machine import Machine
 from scripts.bench.report import Report
-from scripts.bench.sections import data, elsewhere, generation, startup, train
+from scripts.bench.sections import data, elsewhere, generation, mfu, startup, train
 
 SECTIONS = {
     "generation": generation, "train": train, "data": data, "startup": startup,
-    "elsewhere": elsewhere,
+    "elsewhere": elsewhere, "mfu": mfu,
 }  # fmt: skip
+USUAL = [name for name in SECTIONS if name != "mfu"]
 LIMIT_S = 420.0  # on a GPU, where what was begun last may compile for two minutes
 
 
@@ -56,7 +60,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    flags.add_argument("--only", nargs="+", choices=SECTIONS, default=USUAL)
     flags.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     flags.add_argument("--turns", type=int, default=3)
     flags.add_argument("--floor-mib", type=int, default=512, help="of arrays to copy and to read")
@@ -65,7 +69,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_argument("--limit-s", type=float, help="0 for none: on a CPU")
     for section in SECTIONS.values():
         section.add_flags(flags)
-    args = flags.parse_args(arguments)
+    args, args.changes = flags.parse_known_args(arguments)
+    if unknown := [word for word in args.changes if not word.startswith("--config.")]:
+        flags.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.limit_s is None:
         args.limit_s = 0.0 if jax.default_backend() == "cpu" else LIMIT_S
     return args

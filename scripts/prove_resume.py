@@ -31,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.launch import command
 from scripts.proof import evidence
 from scripts.proof.sight import PHASES, durations, has_evaluation, records, saved
 from scripts.proof.starts import Blow, Layout, Outcome, Trainer
@@ -266,6 +267,10 @@ def main() -> int:
     flags.add_argument("--kills", type=int, default=10)
     flags.add_argument("--other", type=layout_of, action="append", default=[], metavar="PxD[:MESH]")
     flags.add_argument("--tolerance", type=float, default=1e-5)
+    flags.add_argument(
+        "--env", type=command.VARIABLE, action="append", default=[],
+        help="for the processes: JAX_PLATFORMS=cuda where there is a GPU for each of them",
+    )  # fmt: skip
     flags.add_argument("--timeout-s", type=float, default=1800.0, help="of one start")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--out", type=Path, help="an empty folder (by default a temporary one)")
@@ -278,7 +283,10 @@ def main() -> int:
     always = ["--config.loop.log_every_steps=1"]
     always += ["--config.loop.checkpoint.keep=1000000"] if args.other else []
     compiled = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or args.out / "compiled")
-    trainer = Trainer(args.config, (*always, *overrides), args.timeout_s, compiled)
+    trainer = Trainer(
+        args.config, (*always, *overrides), args.timeout_s, compiled,
+        env=command.variables(args.env),
+    )  # fmt: skip
     say(f"workdirs in {args.out}")
     try:
         found = prove(args, trainer)

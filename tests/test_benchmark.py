@@ -1,8 +1,10 @@
 """The benchmark counts what a step reads, and says what it found."""
 
+import contextlib
 import json
 import math
 import statistics
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +12,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pipeline.abstract import abstract_run
+from scripts.bench import kernels
 from scripts.bench.generation import SHAPES, decoder_of, ours
 from scripts.bench.machine import Machine
 from scripts.bench.pages import contract_of, encoding, toy_coder
 from scripts.bench.report import Report, shown
-from scripts.bench.sections import data, elsewhere, startup, train
+from scripts.bench.rows import rows_of
+from scripts.bench.sections import data, elsewhere, mfu, startup, train
 from scripts.bench.training import TOKENIZERS, code_batch, tokenizer_task
 from scripts.bench.training_peers import decoder, rival, tokenizer
 from scripts.bench.turns import ratio
 from scripts.benchmark import parsed
 from tests.bundles import ROOT, finish, start
+from train import config as configs
 from train.data.encoding import encode
 
 ROOM = ("--turns", "1", "--train-shape", "tiny", "--tokenizer-shape", "tiny", "--train-rows", "2",
@@ -163,6 +169,85 @@ def test_a_start_finds_what_the_one_before_compiled(tmp_path):
 def test_a_start_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"start-up of bundle failed: .*no-such-folder"):
         startup.run("bundle", ["no-such-folder"], None)
+
+
+def test_a_configs_whole_step_is_measured(tmp_path, capsys):
+    told = ("--rows", "2", "--remat", "dots", "--kernels", "3", "--dtype", "bfloat16",
+            "--config.model.objective=causal", "--config.model.blocks.dtype=bfloat16")  # fmt: skip
+    (row,) = measured(tmp_path, mfu, *told)["mfu"]
+    assert row["config"] == "configs/tiny/decoder.py" and row["remat"] == "dots"
+    assert row["flops_per_s"] == pytest.approx(row["step_flops"] / row["step_s"])
+    assert row["share_of_matmul_rate"] == pytest.approx(row["flops_per_s"] / 1e11)
+    assert row["mfu"] is None and row["kernels_s"] == {}  # it is a CPU's trace
+    assert np.isfinite(row["loss"]) and row["held_bytes"] > 12 * row["num_params"]
+    assert row["amounts"]["rows"] == 2 and "configs/tiny/decoder.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("said", "kept"), [("RESOURCE_EXHAUSTED: 99 GB", True), ("other", False)])
+def test_what_does_not_fit_is_said_and_the_next_measured(said, kept, tmp_path, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError(said)
+
+    monkeypatch.setattr(mfu, "ours", full)
+    with contextlib.nullcontext() if kept else pytest.raises(jax.errors.JaxRuntimeError):
+        found = measured(tmp_path, mfu, "--rows", "1", "2")["mfu"]
+        assert [(row["rows"], row["problem"]) for row in found] == [(1, said), (2, said)]
+
+
+def test_only_configs_take_what_no_flag_says():
+    assert parsed(["--config.model.remat=full"]).changes == ["--config.model.remat=full"]
+    with pytest.raises(SystemExit):
+        parsed(["--kernel", "--turm"])
+
+
+@pytest.mark.parametrize("name", ["decoder", "planner"])
+def test_rows_are_what_the_config_trains_on(name):
+    made = rows_of(ROOT / f"configs/tiny/{name}.py", 3)
+    shapes = abstract_run(configs.load(ROOT / f"configs/tiny/{name}.py")).batch
+    assert made.batch.keys() == shapes.keys() and made.loop.mesh == {"data": 1}
+    for key, array in made.batch.items():
+        assert (len(array), *array.shape[1:]) == (3, *shapes[key].shape[1:])
+        assert array.dtype == shapes[key].dtype
+    told = "letters" if name == "decoder" else "ids"
+    assert (made.batch[told][0] != made.batch[told][1]).any() and made.batch[told].any()
+
+
+def test_rows_that_need_more_than_pages_are_refused():
+    changes = ["--config.losses.text_edges=0.2"]
+    with pytest.raises(configs.ConfigError, match=r"tokenizer.py: rows of .* are not drawn here"):
+        rows_of(ROOT / "configs/tiny/tokenizer.py", 1, changes)
+
+
+def test_kernels_are_added_up_by_kind():
+    kinds = {
+        "nvjet_sm90_tst_128x160": "products", "gemm_fusion_dot_3": "products",
+        "cudnn_sdpa_sm90_flash_bprop": "attention", "sm90_xmma_fprop_implicit_gemm": "convolutions",
+        "memcpy128": "copies", "loop_convert_fusion": "fusions", "input_reduce_fusion_1": "fusions",
+    }  # fmt: skip
+    assert {name: kernels.kind(name) for name in kinds} == kinds
+    event = lambda name, ns, **stats: SimpleNamespace(  # noqa: E731
+        name=name, duration_ns=ns, stats=list(stats.items())
+    )
+    events = [event("loop_add_fusion_3", 1000), event("loop_add_fusion_3", 3000),
+              event("nvjet", 9000, hlo_op="dot.7")]  # fmt: skip
+    lines = [SimpleNamespace(name="Stream #1(Compute)", events=events),
+             SimpleNamespace(name="XLA Modules", events=[event("jit_step", 99000)])]  # fmt: skip
+    planes = [SimpleNamespace(name="/device:GPU:0", lines=lines),
+              SimpleNamespace(name="/host:CPU", lines=lines)]  # fmt: skip
+    found = list(kernels.read(SimpleNamespace(planes=planes)))
+    assert kernels.by_kind(found) == pytest.approx({"products": 9e-6, "fusions": 4e-6})
+    text = """
+  %loop_add_fusion.3 = f32[2]{0} fusion(%p), metadata={op_name="jit(step)/add" stack_frame_id=1}
+  ROOT %dot.7 = f32[2]{0} custom-call(%q), metadata={op_type="x" op_name="jit(step)/dot"}
+  %other = f32[2]{0} copy(%q)
+"""
+    written = kernels.sources(text)
+    assert written == {"loop_add_fusion.3": "jit(step)/add", "dot.7": "jit(step)/dot"}
+    (first, second) = kernels.longest(found, 2, written)
+    assert first["kernel"] == "nvjet" and first["source"] == "jit(step)/dot"
+    assert second["times"] == 2 and second["seconds"] == pytest.approx(4e-6)
+    assert second["source"] == "jit(step)/add" and second["instructions"] == 1
+    assert kernels.longest(found, 1, written) == [first]
 
 
 def test_a_peer_learns():

@@ -208,7 +208,7 @@ def _of_program(
         return 0.0, nothing
     times = params["length"] if name == "scan" else 1
     if name == "scan":  # what is carried may be something else in the next turn
-        carried = range(params["num_consts"], params["num_consts"] + params["num_carry"])
+        carried = _carried(equation, inner[0])
         flags = [yes and i not in carried for i, yes in enumerate(flags)]
     if name == "shard_map":
         times = math.prod(params["mesh"].shape[axis] for axis in _cut_along(params))
@@ -219,6 +219,19 @@ def _of_program(
         total += times * flops
         results = found if len(found) == len(nothing) else nothing
     return total, results
+
+
+def _carried(scan: Any, body: Any) -> range:
+    """Which operands pass from turn to turn, by shapes: what a scan goes through, and what it piles
+    up, has an axis more outside than inside. (Its parameters say so too, each version's its own.)
+    """
+
+    def alike(outside: list[Any], inside: list[Any]) -> int:
+        return sum(x.aval.ndim == y.aval.ndim for x, y in zip(outside, inside, strict=True))
+
+    num_carry = alike(scan.outvars, body.outvars)
+    same = alike(scan.invars, body.invars)  # constants, then what is carried
+    return range(same - num_carry, same)
 
 
 def _cut_along(params: Mapping[str, Any]) -> set[str]:

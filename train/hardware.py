@@ -21,8 +21,9 @@ class Hardware:
 
     `fsdp` is over how many chips parameters are cut as a rule, `node` how many chips share a node
     that only the slow network leaves (0: none). `remat` is a name of `layers.block.REMATS`,
-    `attention` one of `layers.kernels.KERNELS`, `microbatch` the rows that a chip takes at once in
-    a large model (0: the whole batch). A config has the two that say what is kept and taken at once
+    `attention` one of `layers.kernels.KERNELS`, `unroll` whether layers are compiled one after
+    another instead of as a loop, `microbatch` the rows that a chip takes at once in a large model
+    (0: the whole batch). A config has the two that say what is kept and taken at once
     with `model.remat` "auto" and `loop.microbatches` 0.
     """
 
@@ -36,6 +37,7 @@ class Hardware:
     node: int = 0
     remat: str = "none"
     attention: str = "xla"
+    unroll: bool = False
     microbatch: int = 0
     note: str = ""
 
@@ -69,7 +71,7 @@ def _gpu(name: str, tflops: float, hbm_gb: float, gb_per_s: float, net: tuple) -
     nvlink, nic = net
     return Hardware(
         f"NVIDIA {name}", tflops * 1e12, hbm_gb * 1e9, gb_per_s * 1e9, nvlink * 1e9,
-        nic * 1e9 / 8, fsdp=8, node=8, remat="dots", attention="cudnn", microbatch=8,
+        nic * 1e9 / 8, fsdp=8, node=8, remat="dots", attention="cudnn", unroll=True, microbatch=8,
     )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def plan(task: Task, config: LoopConfig, mesh: Mesh) -> Plan:
 
     def gradients(params: Any, extra: Any, batch: Any, key: jax.Array) -> Any:
         count = config.microbatches or known.microbatches(_rows_a_chip(batch, mesh, config))
-        with use_remat(known.remat):  # it is read while this is traced
+        with use_remat(known.remat, unroll=known.unroll):  # it is read while this is traced
             found = gradients_of(task, graphdef, axes, microbatches=count)
             return found(params, extra, batch, key)
 

@@ -54,9 +54,12 @@ class Rival:
 
 @dataclasses.dataclass(frozen=True)
 class Own(Rival):
-    """Ours, and the FLOPs of a step by the rule of `train.accounting`."""
+    """Ours, the FLOPs of a step by the rule of `train.accounting`, and the bytes that it holds;
+    `text` is the compiled program's."""
 
-    flops: float = 0.0
+    flops: float
+    held_bytes: int
+    text: Callable[[], str]
 
 
 def tokenizer_task(name: str, *, dtype: str) -> TokenizerTask:
@@ -86,9 +89,11 @@ def loop_config() -> LoopConfig:
     return LoopConfig(num_steps=10**6, optimizers={"hidden": adamw, "rest": adamw})
 
 
-def step_of(task: Task, batch: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:
+def step_of(
+    task: Task, batch: Mapping[str, np.ndarray], config: LoopConfig | None = None
+) -> tuple[Any, Any, Any]:
     """(the step compiled, its first state, the batch on the device)."""
-    config = loop_config()
+    config = config or loop_config()
     mesh = config.build_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh), use_rules(config.rules), use_kernel(config.attention):
         planned = plan(task, config, mesh)
@@ -98,9 +103,11 @@ def step_of(task: Task, batch: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]
         return compiled.lower(state, placed).compile(), state, placed
 
 
-def ours(task: Task, batch: Mapping[str, np.ndarray]) -> Own:
-    """A task's step over one batch again and again."""
-    step, state, placed = step_of(task, batch)
+def ours(task: Task, batch: Mapping[str, np.ndarray], config: LoopConfig | None = None) -> Own:
+    """A task's step over one batch again and again, by a loop's config or by everybody's AdamW."""
+    step, state, placed = step_of(task, batch, config)
+    memory = step.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     kept = [state]
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
 
@@ -109,4 +116,4 @@ def ours(task: Task, batch: Mapping[str, np.ndarray]) -> Own:
         jax.block_until_ready(kept[0])
         return float(scalars["loss"])
 
-    return Own(run, num_params, model_flops(task, batch))
+    return Own(run, num_params, model_flops(task, batch), held, step.as_text)

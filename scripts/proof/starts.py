@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from scripts.launch import gang, local
@@ -58,13 +58,15 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """Starts `scripts/train.py` of one config, in one workdir after another."""
+    """Starts `scripts/train.py` of one config, in one workdir after another, with `env` beside what
+    `scripts/launch/local.py` gives its processes."""
 
     config: Path
     overrides: tuple[str, ...]
     timeout_s: float
     compiled: Path
     evaluations: Collection[int] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def start(self, workdir: Path, layout: Layout, blow: Blow | None = None) -> Outcome:
         """Run to the end, whatever it is. The processes' output goes to `output.txt` beside the
@@ -74,7 +76,7 @@ class Trainer:
         members = local.members(
             [*command, *self.overrides, *layout.overrides],
             processes=layout.processes, devices_per_process=layout.devices_per_process,
-            env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled)},
+            env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled), **self.env},
         )  # fmt: skip
         workdir.mkdir(parents=True, exist_ok=True)
         # Survivors of SIGKILL wait for the dead in vain; those asked to stop need time to save.

@@ -1,19 +1,24 @@
 """Attention kernels: each is the plain one, and the one that runs is the one that can."""
 
+import dataclasses
 import functools
 import importlib.util
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import AxisType, NamedSharding
 
 from layers import kernels, splash
 from layers.axes import partition_spec, shard_map, use_rules
-from layers.kernels import attend, by_xla, choose, cudnn_arguments, use_kernel
-from layers.masks import Mask
+from layers.kernels import attend, by_cudnn, by_xla, choose, cudnn_arguments, use_kernel
+from layers.masks import Mask, Packing
+from scripts.bench.rows import rows_of
+from tests.bundles import ROOT
 from tests.tokenizer.menu import QUICK
 
 B, T, P = 4, 150, 40  # not a multiple of a block
@@ -96,15 +101,55 @@ def test_splash_on_eight_devices_is_the_plain_one(num_kv_heads, name):
 @pytest.mark.parametrize("name", [*MASKS, "pairs"])
 def test_what_cudnn_is_given_means_the_mask(name):
     mask = MASKS.get(name, Mask(pairs=MASKS["causal after some"].dense(T, T)))
-    known = {"is_causal", "key_value_seq_lengths"}
+    agree(functools.partial(by_cudnn, implementation="xla"), draw(), mask)
+    _, options = cudnn_arguments(*draw(), mask)
+    tabled = name == "pairs" or name.startswith("causal after")  # these never come here
+    assert set(options) <= ({"mask"} if tabled else {"is_causal", "key_value_seq_lengths"})
 
-    def run(query, key, value, mask):
-        arrays, options = cudnn_arguments(query, key, value, mask)
-        fast = name in ("everything", "causal", "some letters")  # no table is made
-        assert set(options) <= (known if fast else {"mask"})
-        return jax.nn.dot_product_attention(*arrays, implementation="xla", **options)
 
-    agree(run, draw(), mask)
+@pytest.mark.parametrize("run", [by_xla, functools.partial(by_cudnn, implementation="xla")])
+def test_packed_tokens_see_what_they_saw(run):
+    mask = MASKS["causal after some"]
+    packing = Packing.of(mask, T)
+    packed = dataclasses.replace(mask, packed=True)
+
+    def around(query, key, value, mask):
+        found = run(*(packing.pack(x) for x in (query, key, value)), packed)
+        return packing.unpack(found)
+
+    agree(around, draw(), mask)
+    there = mask.present(T)
+    assert (packing.pack(there) == packed.present(T)).all()
+    assert (jnp.sort(packing.there, axis=1) == jnp.arange(T)).all()
+    with pytest.raises(ValueError, match="nothing is packed"):
+        Mask(causal=True, prefix=P, packed=True)
+
+
+def test_a_decoder_packs_its_tokens_once(monkeypatch):
+    """As it does on a GPU, where otherwise every layer would."""
+    config = rows_of(ROOT / "configs/tiny/decoder.py", 2, ["--config.model.objective=causal"])
+    task, key = config.task, jax.random.key(0)
+    model = task.init(nnx.Rngs(0))
+    batch = {name: jnp.asarray(x) for name, x in config.batch.items()}
+
+    def found():
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        loss = lambda p: task.loss(nnx.merge(graphdef, p, rest), batch, key)[0]  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params)
+
+    wanted, packed = found(), []
+
+    def spy(query, key, value, mask):
+        packed.append(mask.packed)
+        return by_cudnn(query, key, value, mask, implementation="xla")
+
+    monkeypatch.setattr(kernels, "choose", lambda *_: "cudnn")
+    monkeypatch.setattr(kernels, "by_cudnn", spy)
+    again = found()
+    assert packed and all(packed)
+    np.testing.assert_allclose(again[0], wanted[0], rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(again[1]), jax.tree.leaves(wanted[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * jnp.abs(b).max())
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -114,14 +159,36 @@ def test_cudnn_is_called_as_documented(name, monkeypatch):
     module = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
     monkeypatch.setattr(module, lambda: 91000)
     arrays = draw(size=100, dtype=jnp.bfloat16)  # LlamaGen-3B's heads, no multiple of 8
-    loss = lambda arrays: kernels.by_cudnn(*arrays, MASKS[name]).astype(jnp.float32).sum()  # noqa: E731
+    loss = lambda arrays: by_cudnn(*arrays, MASKS[name]).astype(jnp.float32).sum()  # noqa: E731
     program = jax.jit(jax.grad(loss)).trace(arrays).lower(lowering_platforms=("cuda",)).as_text()
-    table = name.startswith("causal after")
-    call = "__cudnn$fmhaScaleBiasSoftmax" if table else "__cudnn$fmhaSoftmax"
-    assert f"{call}(" in program or f'"{call}"' in program or f"@{call}" in program
-    assert f"{call}Backward" in program
-    kind = {"everything": "NO_MASK", "causal": "CAUSAL", "some letters": "PADDING"}
-    assert f'"mask_type": "{kind.get(name, "NO_MASK")}"' in program.replace("\\22", '"')
+    assert "ScaleBias" not in program  # no table
+    kinds = {
+        "everything": {"NO_MASK"}, "causal": {"CAUSAL"}, "some letters": {"PADDING"},
+        "causal after letters": {"CAUSAL", "NO_MASK"},
+        "causal after some": {"PADDING_CAUSAL", "PADDING"},
+    }  # fmt: skip
+    for call in ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"):
+        assert f"{call}(" in program or f'"{call}"' in program or f"@{call}" in program
+    found = set(re.findall(r'"mask_type": "(\w+)"', program.replace("\\22", '"')))
+    assert found == kinds[name]
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="there is no GPU here")
+@pytest.mark.parametrize("size", [64, 100, 128])
+@pytest.mark.parametrize("name", [*MASKS, "pairs"])
+def test_cudnn_on_a_gpu_is_the_plain_one(name, size):
+    """Rows without a letter among them; rounded once more than the plain one rounds in float32."""
+    mask = MASKS.get(name, Mask(pairs=MASKS["causal after some"].dense(T, T)))
+    arrays = draw(4, 2, size=size, dtype=jnp.bfloat16)
+    assert choose(*arrays[:2], mask) == "cudnn"
+    with jax.default_matmul_precision("highest"):
+        wanted, by_hand = found(by_xla, [x.astype(jnp.float32) for x in arrays], mask)
+    out, grads = found(by_cudnn, arrays, mask)
+    np.testing.assert_allclose(out, wanted, atol=0.03)
+    for a, b in zip(grads, by_hand, strict=True):
+        assert jnp.isfinite(a).all()
+        error = jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b)
+        assert error < 0.02, error
 
 
 @pytest.mark.parametrize(
@@ -136,7 +203,8 @@ def test_cudnn_is_called_as_documented(name, monkeypatch):
         (GPU, {}, Mask(causal=True), "cudnn"),
         (GPU, {}, MASKS["some letters"], "cudnn"),
         (GPU, {}, MASKS["causal after some"], "cudnn"),
-        (GPU, {"num": 151}, MASKS["causal after some"], "xla"),
+        (GPU, {"num": 151}, MASKS["causal after some"], "cudnn"),
+        (GPU, {"num": 151}, Mask(pairs=jnp.ones((1, 1, T + 1, T + 1), bool)), "xla"),
         (GPU, {"num": 151}, MASKS["some letters"], "cudnn"),
         (GPU, {"dtype": jnp.float32}, Mask(causal=True), "xla"),
         (GPU, {"size": 200}, Mask(causal=True), "cudnn"),

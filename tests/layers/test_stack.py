@@ -11,12 +11,13 @@ from flax import nnx
 from layers.block import REMATS, Block, BlockConfig, Dropout, Stack, causal_mask, use_remat
 from layers.masks import Mask
 from layers.rope import rotations
+from tests.bundles import RUN_OFTEN
 from tests.tokenizer.menu import QUICK
 
 CONFIG = BlockConfig(32, 3, 4, 2, 8, 48, qk_norm=True)
 X = jax.random.normal(jax.random.key(1), (2, 6, 32))
 # With the fusion emitters that the tests do without: only then is remat's rounding within 1e-6.
-FUSED = {**QUICK, "xla_cpu_use_fusion_emitters": True}
+FUSED = {**RUN_OFTEN, **QUICK}
 
 
 def gradient(remat):
@@ -54,6 +55,17 @@ def test_auto_is_what_is_said_around_the_stack():
         assert "nothing_saveable" in gradient("auto")[0]
     with pytest.raises(ValueError, match="'auto' is nothing to use"), use_remat("auto"):
         pass
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_layers_one_after_another_are_the_loop(remat):
+    """And what a checkpoint makes again is not merged with what was made before."""
+    looped, wanted = gradient(remat)
+    with use_remat("none", unroll=True):
+        program, found = gradient(remat)
+    assert "unroll=3" in program and "unroll=1" in looped
+    assert ("prevent_cse=True" in program) == (remat == "dots")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
 
 
 def test_remat_keeps_less_the_more_it_makes_again():

@@ -1,5 +1,5 @@
-"""Real processes on this machine: two with two devices each find what one with four finds, and a
-signal to one of them is a signal to the run."""
+"""Real processes on this machine: two with two devices each find what one with four finds (with the
+same collectives in every bit), and a signal to one of them is a signal to the run."""
 
 import json
 import os
@@ -16,39 +16,48 @@ STEPS = 8
 RUN = """
 import json, pathlib, signal, sys
 from scripts.proof.starts import Blow, Layout, Trainer
-config, workdir, compiled, processes, devices, *overrides = sys.argv[1:]
+config, workdir, compiled, processes, devices, struck, *overrides = sys.argv[1:]
 trainer = Trainer(pathlib.Path(config), tuple(overrides), 600, pathlib.Path(compiled))
-blow = Blow(signal.SIGTERM, int(processes) - 1, "step", STEPS)
+blow = Blow(signal.SIGTERM, int(processes) - 1, "step", int(struck)) if int(struck) else None
 outcome = trainer.start(pathlib.Path(workdir), Layout(int(processes), int(devices)), blow)
 print(json.dumps(outcome.codes))
 """
 
 
-def start(workdir, processes, devices):
-    """Train until a SIGTERM to the last process, once step `STEPS` is recorded."""
-    overrides = (
-        "data.batch_size=4", "loop.num_steps=2000", "loop.eval_every_steps=4",
-        "loop.checkpoint.every_steps=4", "loop.checkpoint.keep=99",
-    )  # fmt: skip
+def start(model, workdir, layout, overrides, struck=0):
+    """Train a tiny model until its end, or until a SIGTERM to the last process once the step
+    `struck` is recorded."""
     environment = {
         **os.environ, "XLA_FLAGS": COMPILED_QUICKLY, "PYTHONPATH": str(ROOT),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }  # fmt: skip
-    config = ROOT / "configs/tiny/planner.py"
-    argv = [config, workdir, CACHE, processes, devices, *(f"--config.{o}" for o in overrides)]
+    config = ROOT / "configs/tiny" / f"{model}.py"
+    argv = [config, workdir, CACHE, *layout, struck, *(f"--config.{o}" for o in overrides)]
     return subprocess.Popen(
-        [sys.executable, "-c", RUN.replace("STEPS", str(STEPS)), *map(str, argv)],
+        [sys.executable, "-c", RUN, *map(str, argv)],
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
+def codes(process):
+    """The exit codes of a start's processes, in their order."""
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err[-3000:]
+    return [code for _, code in sorted(json.loads(out).items())]
+
+
 def test_two_processes_find_what_one_finds_and_stop_together(tmp_path):
     runs = {(1, 4): tmp_path / "one", (2, 2): tmp_path / "two"}
-    running = {layout: start(workdir, *layout) for layout, workdir in runs.items()}
+    overrides = (
+        "data.batch_size=4", "loop.num_steps=2000", "loop.eval_every_steps=4",
+        "loop.checkpoint.every_steps=4", "loop.checkpoint.keep=99",
+    )  # fmt: skip
+    running = {
+        layout: start("planner", workdir, layout, overrides, STEPS)
+        for layout, workdir in runs.items()
+    }
     for (processes, _), process in running.items():
-        out, err = process.communicate(timeout=900)
-        assert process.returncode == 0, err[-3000:]
-        assert json.loads(out) == {str(i): STOPPED for i in range(processes)}
+        assert codes(process) == [STOPPED] * processes
     one, two = runs.values()
     said = re.findall(r"\[(\d)\] .*saved at step (\d+)", (two / "output.txt").read_text())
     stopped_at = saved(two)[-1]
@@ -64,3 +73,21 @@ def test_two_processes_find_what_one_finds_and_stop_together(tmp_path):
     assert len(evaluated) > 3
     for name in evaluated:
         assert abs(left[4][name] - right[4][name]) <= 1e-4 * max(1.0, abs(left[4][name])), name
+
+
+def test_a_critic_has_the_same_bits_in_one_process_and_in_two(tmp_path):
+    """Its losses are percents apart after fifty steps where the last bit of a sum differs."""
+    overrides = (
+        "data.batch_size=4", "data.page.width_px=96", "data.page.height_px=96",
+        "loop.optimizers.hidden.name=adamw", "critic.weight=0.5", "critic.width=8",
+        "critic.num_layers=1", "critic.num_groups=4", "critic.adaptive=False",
+        "loop.num_steps=2", "loop.checkpoint.every_steps=2", "cluster.collectives=gloo",
+    )  # fmt: skip
+    runs = {(1, 4): tmp_path / "one", (2, 2): tmp_path / "two"}
+    running = [start("tokenizer", *run[::-1], overrides) for run in runs.items()]
+    assert [codes(process) for process in running] == [[0], [0, 0]]
+    one, two = runs.values()
+    rows = evidence.losses(one, two)
+    assert [row["step"] for row in rows if row["equal"]] == [1, 2]
+    same = evidence.compare(evidence.ending(one), evidence.ending(two))
+    assert [row["what"] for row in same if not row["equal"]] == []

@@ -6,10 +6,14 @@
 Lines come with the process's number; the first that fails ends the others and gives the exit code.
 With `--restarts K`, all start again after the exit codes 75 (stopped, saved), 76 (stuck), 134, 137
 and 143 (killed by SIGABRT, SIGKILL, SIGTERM); 1 (failed) and 77 (diverged) end it.
+
+With `--config.cluster.collectives=gloo`, one process with all the devices (here or by itself) ends
+in the bits of several; otherwise their sums are taken in another order.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import socket
@@ -37,6 +41,14 @@ def free_port() -> int:
             return port
 
 
+def pool_threads(devices: int) -> int:
+    """How many threads XLA gives a process with so many CPU devices (its pjrt/utils.cc)."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    told = os.environ.get("NPROC", "")
+    return max(int(told) if told.isdigit() else cores, devices)
+
+
 def members(
     command: Sequence[str],
     *,
@@ -45,12 +57,17 @@ def members(
     port: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[gang.Member]:
-    """The processes of the command, which find each other at a port (by default a free one)."""
+    """The processes of the command, which find each other at a port (by default a free one).
+
+    Each gets the threads that one process with all the devices would have: the last bit of a
+    convolution may depend on how many there are.
+    """
     if command[0] in ("python", "python3"):  # ours, which has the packages, whatever PATH says
         command = [sys.executable, *command[1:]]
     everyone = {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": devices_per_process,
+        "NPROC": pool_threads(processes * devices_per_process),
         words.LOCAL_DEVICES: devices_per_process,
         words.COORDINATOR: f"127.0.0.1:{port or free_port()}",
         words.NUM_PROCESSES: processes,

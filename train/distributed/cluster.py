@@ -25,6 +25,7 @@ from jax._src import distributed  # the client has no public name; Orbax reaches
 from jax._src.xla_bridge import backends_are_initialized
 
 from train.distributed.agreement import disagreements
+from train.distributed.collectives import use_gloo
 from train.distributed.environment import ClusterConfig, ClusterError, resolved
 from train.distributed.rollcall import Hello, meet
 
@@ -52,10 +53,13 @@ def start(config: ClusterConfig | None = None) -> Cluster:
 
     Raises `ClusterError` naming address, process and remedy when the coordinator cannot be
     reached, somebody does not come in `start_timeout_s`, or a backend was there already.
+    Alone, it only sees to it that several CPU devices compute what several processes would.
     """
     config = resolved(config or ClusterConfig())
     own = process_name(config.process_id)
     if config.num_processes == 1:
+        if config.collectives == "gloo":
+            use_gloo()
         return Cluster(config, [own])
     if jax.distributed.is_initialized():
         raise ClusterError(f"{own} was started already: call start() once, and initialize() never")

@@ -19,6 +19,7 @@ COORDINATOR = "LETTERPRESS_COORDINATOR"
 NUM_PROCESSES = "LETTERPRESS_NUM_PROCESSES"
 PROCESS_ID = "LETTERPRESS_PROCESS_ID"
 LOCAL_DEVICES = "LETTERPRESS_LOCAL_DEVICES"
+COLLECTIVES = ("gloo", "xla")
 _DEV = Path("/dev")
 
 
@@ -32,6 +33,8 @@ class ClusterConfig:
 
     `coordinator` is the host:port of process 0. `local_devices` is what every process should have,
     and `device_ids` are those of the node's that this process takes (none: all it sees).
+    `collectives` is how the CPU devices of a process that is alone add up: `gloo`, to the bits of
+    several processes, or `xla`, faster and to others; of several processes it is always Gloo.
     """
 
     kind: str = "auto"
@@ -43,6 +46,7 @@ class ClusterConfig:
     start_timeout_s: float = 300.0
     heartbeat_timeout_s: int = 100
     shutdown_timeout_s: int = 60
+    collectives: str = "xla"
 
     @classmethod
     def from_environment(cls, **given: object) -> ClusterConfig:
@@ -160,6 +164,9 @@ def resolved(config: ClusterConfig) -> ClusterConfig:
     """
     if config.kind not in KINDS:
         raise ClusterError(f"cluster kind {config.kind!r} is none of {', '.join(KINDS)}")
+    if config.collectives not in COLLECTIVES:
+        known = " or ".join(COLLECTIVES)
+        raise ClusterError(f"cluster collectives {config.collectives!r} are unknown: give {known}")
     config = dataclasses.replace(
         config, local_devices=config.local_devices or _number(LOCAL_DEVICES, 0)
     )
@@ -303,10 +310,15 @@ def expected_devices(config: ClusterConfig) -> Expected:
         return Expected(gpus, why, gpus > 0)
     if count := _number("JAX_NUM_CPU_DEVICES", 0):
         return Expected(count, "JAX_NUM_CPU_DEVICES")
-    forced = re.findall(
-        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
-    )
-    return Expected(int(forced[-1]), "XLA_FLAGS") if forced else Expected(0, "")
+    forced = forced_devices()
+    return Expected(forced, "XLA_FLAGS") if forced else Expected(0, "")
+
+
+def forced_devices() -> int:
+    """How many devices XLA_FLAGS makes of this machine's CPU; 0 if it says nothing."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    found = re.findall(r"xla_force_host_platform_device_count=(\d+)", flags)
+    return int(found[-1]) if found else 0
 
 
 def _expected_gpus(config: ClusterConfig) -> tuple[int, str]:

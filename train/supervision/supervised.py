@@ -68,5 +68,6 @@ def supervision() -> Iterator[Supervision]:
     if found is not None:
         yield found
         return
-    with supervised(ClusterConfig(kind="single")) as own:
+    # what devices there are is this process's own business
+    with supervised(ClusterConfig(kind="single", collectives="xla")) as own:
         yield own

@@ -222,7 +222,8 @@ def test_kernels_are_added_up_by_kind():
     kinds = {
         "nvjet_sm90_tst_128x160": "products", "gemm_fusion_dot_3": "products",
         "cudnn_sdpa_sm90_flash_bprop": "attention", "sm90_xmma_fprop_implicit_gemm": "convolutions",
-        "memcpy128": "copies", "loop_convert_fusion": "fusions", "input_reduce_fusion_1": "fusions",
+        "memcpy128": "copies", "void cudnn::fusion::compute_dot_do_o<true>": "attention",
+        "loop_convert_fusion": "fusions", "input_reduce_fusion_1": "fusions",
     }  # fmt: skip
     assert {name: kernels.kind(name) for name in kinds} == kinds
     event = lambda name, ns, **stats: SimpleNamespace(  # noqa: E731

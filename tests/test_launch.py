@@ -81,7 +81,7 @@ def all_end(pids):
 def test_the_variables_are_those_that_training_reads():
     from train.distributed import environment
 
-    for name in ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "LOCAL_DEVICES"):
+    for name in ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "LOCAL_DEVICES", "COLLECTIVES"):
         assert getattr(command, name) == getattr(environment, name)
     assert exits.FAILED not in gang.RESTARTED and exits.DIVERGED not in gang.RESTARTED
 

@@ -1,5 +1,5 @@
-"""Real processes on this machine: two with two devices each find what one with four finds (with the
-same collectives in every bit), and a signal to one of them is a signal to the run."""
+"""Real processes on this machine: two with two devices each find in every bit what one with four
+finds, and a signal to one of them is a signal to the run."""
 
 import json
 import os
@@ -65,14 +65,13 @@ def test_two_processes_find_what_one_finds_and_stop_together(tmp_path):
     assert stopped_at >= STEPS and {4, 8} <= set(saved(two))
     rows = [row for row in evidence.losses(one, two) if row["step"] <= STEPS]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert max(row["relative"] for row in rows) <= 1e-5
+    assert [row["step"] for row in rows if not row["equal"]] == []
     left, right = records(one), records(two)
     for step in range(1, STEPS + 1):
         assert left[step]["weight"] == right[step]["weight"]  # the tokens of the same pages
     evaluated = [name for name in left[4] if name.startswith("eval/")]
     assert len(evaluated) > 3
-    for name in evaluated:
-        assert abs(left[4][name] - right[4][name]) <= 1e-4 * max(1.0, abs(left[4][name])), name
+    assert [name for name in evaluated if left[4][name] != right[4][name]] == []
 
 
 def test_a_critic_has_the_same_bits_in_one_process_and_in_two(tmp_path):
@@ -81,7 +80,7 @@ def test_a_critic_has_the_same_bits_in_one_process_and_in_two(tmp_path):
         "data.batch_size=4", "data.page.width_px=96", "data.page.height_px=96",
         "loop.optimizers.hidden.name=adamw", "critic.weight=0.5", "critic.width=8",
         "critic.num_layers=1", "critic.num_groups=4", "critic.adaptive=False",
-        "loop.num_steps=2", "loop.checkpoint.every_steps=2", "cluster.collectives=gloo",
+        "loop.num_steps=2", "loop.checkpoint.every_steps=2",
     )  # fmt: skip
     runs = {(1, 4): tmp_path / "one", (2, 2): tmp_path / "two"}
     running = [start("tokenizer", *run[::-1], overrides) for run in runs.items()]

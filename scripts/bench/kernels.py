@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 KINDS = (
-    ("attention", r"fmha|flash|sdpa|splash|attention"),
+    ("attention", r"fmha|flash|sdpa|splash|attention|cudnn::fusion::(compute_dot|convert_dq)"),
     ("convolutions", r"conv(?!ert)|dgrad|wgrad|fprop"),
     ("products", r"gemm|nvjet|cutlass|cublas|xmma|matmul|dot"),
     ("copies", r"memcpy|memset|^copy"),

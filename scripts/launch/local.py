@@ -7,8 +7,9 @@ Lines come with the process's number; the first that fails ends the others and g
 With `--restarts K`, all start again after the exit codes 75 (stopped, saved), 76 (stuck), 134, 137
 and 143 (killed by SIGABRT, SIGKILL, SIGTERM); 1 (failed) and 77 (diverged) end it.
 
-With `--config.cluster.collectives=gloo`, one process with all the devices (here or by itself) ends
-in the bits of several; otherwise their sums are taken in another order.
+A run's bits depend on its devices and not on how many processes they are in: a process that has
+all of them adds up with Gloo too, and each has the threads of one with all. By itself a process
+does so with `--config.cluster.collectives=gloo`; else XLA adds up, faster and in another order.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def members(
         "JAX_NUM_CPU_DEVICES": devices_per_process,
         "NPROC": pool_threads(processes * devices_per_process),
         words.LOCAL_DEVICES: devices_per_process,
+        words.COLLECTIVES: "gloo",
         words.COORDINATOR: f"127.0.0.1:{port or free_port()}",
         words.NUM_PROCESSES: processes,
         **(env or {}),

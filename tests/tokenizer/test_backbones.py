@@ -169,6 +169,15 @@ def test_attention_sees_the_whole_page(name):
     assert reach(encoder_of(TINY[name]), 0, 7) == (0, 0, 31, 31)
 
 
+def test_one_block_a_half_has_no_empty_arrays():
+    """They could not be saved."""
+    config = dataclasses.replace(TINY["patch"], num_blocks=1)
+    encoder = make_encoder(config, 6, rngs=nnx.Rngs(0))
+    sizes = {x.size for x in jax.tree.leaves(nnx.state(encoder))}
+    assert 0 not in sizes
+    assert encoder(jnp.zeros((1, 32, 48, 3))).shape[-1] == 6
+
+
 def test_a_convolution_of_a_page_is_local_without_attention_and_norms(monkeypatch):
     own = ConvConfig((1, 2, 2), (), middle_attention=False, latent=16, num_groups=4)
     encoder = encoder_of(dataclasses.replace(TINY["conv"], conv=own))

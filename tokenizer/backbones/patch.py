@@ -69,13 +69,15 @@ class Trunk(nnx.Module):
         sizes = {"D": config.width, "F": config.hidden}
         self.first = PatchMLP(sizes, rngs=rngs)
         self.mix = NeighbourMix(sizes, rngs=rngs)
-        self.rest = Stack(lambda r: PatchMLP(sizes, rngs=r), config.num_blocks - 1, rngs=rngs)
+        more = config.num_blocks - 1  # arrays for no layers could not be saved
+        self.rest = Stack(lambda r: PatchMLP(sizes, rngs=r), more, rngs=rngs) if more else None
         self.norm = RMSNorm(config.width)
 
     def __call__(self, x: Float[Array, "B y x D"]) -> Float[Array, "B y x D"]:
         """Normalised features of each position."""
         x = self.mix(self.first(x))
-        x, _ = self.rest.scan(lambda layer, x, _: (layer(x), None), x)
+        if self.rest is not None:
+            x, _ = self.rest.scan(lambda layer, x, _: (layer(x), None), x)
         return self.norm(x)
 
 

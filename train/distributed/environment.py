@@ -19,7 +19,8 @@ COORDINATOR = "LETTERPRESS_COORDINATOR"
 NUM_PROCESSES = "LETTERPRESS_NUM_PROCESSES"
 PROCESS_ID = "LETTERPRESS_PROCESS_ID"
 LOCAL_DEVICES = "LETTERPRESS_LOCAL_DEVICES"
-COLLECTIVES = ("gloo", "xla")
+COLLECTIVES = "LETTERPRESS_COLLECTIVES"
+KNOWN_COLLECTIVES = ("gloo", "xla")
 _DEV = Path("/dev")
 
 
@@ -34,7 +35,8 @@ class ClusterConfig:
     `coordinator` is the host:port of process 0. `local_devices` is what every process should have,
     and `device_ids` are those of the node's that this process takes (none: all it sees).
     `collectives` is how the CPU devices of a process that is alone add up: `gloo`, to the bits of
-    several processes, or `xla`, faster and to others; of several processes it is always Gloo.
+    several processes, or `xla`, faster and to others; of several processes it is always Gloo. ""
+    is what the environment says, as `scripts/launch/local.py` does, else `xla`.
     """
 
     kind: str = "auto"
@@ -46,7 +48,7 @@ class ClusterConfig:
     start_timeout_s: float = 300.0
     heartbeat_timeout_s: int = 100
     shutdown_timeout_s: int = 60
-    collectives: str = "xla"
+    collectives: str = ""
 
     @classmethod
     def from_environment(cls, **given: object) -> ClusterConfig:
@@ -164,12 +166,14 @@ def resolved(config: ClusterConfig) -> ClusterConfig:
     """
     if config.kind not in KINDS:
         raise ClusterError(f"cluster kind {config.kind!r} is none of {', '.join(KINDS)}")
-    if config.collectives not in COLLECTIVES:
-        known = " or ".join(COLLECTIVES)
-        raise ClusterError(f"cluster collectives {config.collectives!r} are unknown: give {known}")
     config = dataclasses.replace(
-        config, local_devices=config.local_devices or _number(LOCAL_DEVICES, 0)
+        config,
+        local_devices=config.local_devices or _number(LOCAL_DEVICES, 0),
+        collectives=config.collectives or os.environ.get(COLLECTIVES) or "xla",
     )
+    if config.collectives not in KNOWN_COLLECTIVES:
+        known = " or ".join(KNOWN_COLLECTIVES)
+        raise ClusterError(f"cluster collectives {config.collectives!r} are unknown: give {known}")
     if config.kind == "single":
         return dataclasses.replace(config, num_processes=1, process_id=0, coordinator="")
     config = dataclasses.replace(

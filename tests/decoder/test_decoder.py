@@ -2,12 +2,10 @@
 heart."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -20,7 +18,8 @@ from layers.block import BlockConfig
 from sampling.parallel import at_once, decode_masked
 from sampling.picking import Pick
 from sampling.policy import Policy
-from tests.bundles import RUN_OFTEN
+from tests.decoder.learning import fitted
+from tests.decoder.pages import batch as corners
 from tests.decoder.pages import config
 from tests.tokenizer.menu import QUICK
 from train.data.posters.canvas import PageStyle
@@ -104,25 +103,10 @@ def test_masks_hide_what_they_should():
     assert shares.std() > 0.2 and abs(float(shares.mean()) - 2 / np.pi) < 0.05
 
 
-def test_overfits_eight_pages_and_prints_them():
-    task = DecoderTask(CONFIG, whole_mask=1.0)
-    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
-    params, data = nnx.to_pure_dict(params), batch(8)
-    data["codes"] = jnp.repeat(data["codes"][:, :1], 16, axis=1)  # codes of one row of the page
-    optimizer = optax.adam(5e-3)
-    opt = optimizer.init(params)
-
-    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
-    def step(params, opt, i):
-        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
-        (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt = optimizer.update(grads, opt)
-        return optax.apply_updates(params, updates), opt, value
-
-    losses = []
-    for i in range(120):
-        params, opt, value = step(params, opt, i)
-        losses.append(float(value))
+def test_overfits_eight_pages():
+    data = corners(8)
+    data["codes"] = jnp.repeat(data["codes"][:, :1], len(data["codes"][0]), axis=1)  # of one row
+    _, losses = fitted(DecoderTask(CONFIG, whole_mask=1.0), lambda _: data, 60)
     assert losses[0] > 1.2 and losses[-1] < 0.7 * losses[0]
 
 

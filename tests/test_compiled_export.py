@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.export.compiled import RUN
 from pipeline.export.onnx import export_onnx
-from tests.bundles import finish, run_here, start, tiny_bundle
+from tests.bundles import finish, start, tiny_bundle
 from train.export import ExportError
 
 
@@ -60,7 +60,7 @@ def test_a_short_script_that_imports_only_jax_runs_them(compiled, tmp_path):
 
 def test_a_tokenizer_becomes_onnx(tmp_path):
     out = tmp_path / "onnx"
-    run_here("export", "--bundle", tiny_bundle(), "--format", "onnx", "--out", out)
+    finish(start("export", "--bundle", tiny_bundle(), "--format", "onnx", "--out", out))
     parity = json.loads((out / "parity.json").read_text())
     assert parity["ok"] and len(parity["comparisons"]) == 2
     contract = json.loads((out / "contract.json").read_text())

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from train.readings import Readings
 
 # Where there is PyTorch, tensorboardX imports it, which takes longer than all that a run needs.
-_torch = sys.modules.setdefault("torch", None)
+_torch = sys.modules.setdefault("torch", None)  # type: ignore  # None: not to be found
 try:
     from tensorboardX import SummaryWriter
     from tensorboardX.summary import scalar

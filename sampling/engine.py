@@ -34,6 +34,9 @@ class Compiling(Protocol):
         ...
 
 
+_choose = jax.jit(choose, static_argnames="policy")
+
+
 def generate_slowly(
     logits_of: Callable[[Int[Array, "1 T"]], Float[Array, "1 T V"]],
     prompt: Sequence[int],
@@ -47,7 +50,7 @@ def generate_slowly(
         logits = logits_of(jnp.array([ids], jnp.int32))[0, -1]
         mask = jnp.array(np.frombuffer(constraint.allowed(), np.uint8) > 0)
         allowed = jnp.where(mask, logits.astype(jnp.float32), -jnp.inf)
-        token = int(choose(jax.random.fold_in(key, len(ids)), allowed, policy))
+        token = int(_choose(jax.random.fold_in(key, len(ids)), allowed, policy))
         constraint.advance(token)
         ids.append(token)
     return ids[len(prompt) :]

@@ -1,12 +1,16 @@
 """A bundle of the tiny configs, made by the scripts themselves, for tests that print or kill."""
 
+import contextlib
 import fcntl
 import functools
+import io
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import jax
 
@@ -32,7 +36,7 @@ def environment(num_devices):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} {COMPILED_QUICKLY}",
         "JAX_COMPILATION_CACHE_DIR": str(CACHE),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
 
 
@@ -50,6 +54,25 @@ def finish(process, *, code=0):
     out, err = process.communicate(timeout=600)
     assert process.returncode == code, err[-3000:]
     return out + err
+
+
+def run_here(script, *arguments, code=0):
+    """What a script of ours prints that is run in this process, where all is imported already;
+    fails unless it ends with `code`."""
+    path, printed, ended = ROOT / "scripts" / f"{script}.py", io.StringIO(), None
+    with (
+        contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed),
+        mock.patch.object(sys, "argv", [str(path), *map(str, arguments)]),
+    ):  # fmt: skip
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as leaving:
+            ended = leaving.code
+    said = printed.getvalue()
+    if isinstance(ended, str):  # which a process would print before it ends with 1
+        said, ended = said + ended, 1
+    assert (ended or 0) == code, said[-3000:]
+    return said
 
 
 def training(task, workdir, bundle):

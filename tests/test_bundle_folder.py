@@ -19,7 +19,7 @@ from evals.least_type import LeastType, keep
 from pipeline.export.bundle import export_bundle
 from pipeline.sealed import MODELS, require_readable
 from pipeline.tasks import task_of
-from tests.bundles import finish, start, training
+from tests.bundles import finish, run_here, start, training
 from tests.evals.samples import made
 from tests.spoiling import WEIGHTS, exported, largest, nan_in, runs
 from train.checkpoint import load_weights
@@ -187,10 +187,10 @@ def test_the_scripts_take_a_bundle_where_they_take_runs(tmp_path):
     begun = start(
         "train", *training("planner", workdir, folder), f"--config.init={folder / 'planner'}"
     )
-    finish(start("draw", "a sign", "--bundle", folder, "--out", tmp_path, "--max-retries", 0))
+    run_here("draw", "a sign", "--bundle", folder, "--out", tmp_path, "--max-retries", 0)
     assert np.asarray(Image.open(tmp_path / "page.png")).shape == (128, 128, 3)
     codes = ("--out", tmp_path / "codes", "--num-pages", 2)
-    finish(start("encode", "--tokenizer", folder / "tokenizer", *codes))
+    run_here("encode", "--tokenizer", folder / "tokenizer", *codes)
     header = json.loads((tmp_path / "codes/cache.json").read_text())
     assert header["contract"] == seal.read(folder)["token_contract"]
     finish(begun)
@@ -202,6 +202,6 @@ def test_the_scripts_take_a_bundle_where_they_take_runs(tmp_path):
     said = finish(start("train", *training("planner", folder / "planner", folder)), code=1)
     assert "is part of an exported bundle and stays as it is: give another --workdir" in said
     watched = ("--watch", folder, "--out", tmp_path / "pages")
-    said = finish(start("evaluate", *watched), code=1)
+    said = run_here("evaluate", *watched, code=1)
     assert "is an exported bundle and never changes: give --bundle" in said
     require_readable(folder)

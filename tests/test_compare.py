@@ -4,7 +4,7 @@ import json
 
 import pipeline
 from configs.compare import decoders, quantizers
-from tests.bundles import finish, start
+from tests.bundles import finish, run_here, start
 from train.config import load
 
 VARIANTS = """
@@ -57,8 +57,8 @@ def test_variants_share_a_budget_and_a_table(tmp_path):
     )
     assert all(row["steps"] > 5 for row in rows.values())
     assert "| narrow | " in said and (tmp_path / "out" / "table.md").read_text() in said
-    again = finish(start("compare", *flags))  # nothing is run twice
+    again = run_here("compare", *flags)  # nothing is run twice
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == rows
     assert "step/s" not in again
-    said = finish(start("compare", *flags, "--only", "high"), code=1)
+    said = run_here("compare", *flags, "--only", "high", code=1)
     assert "no variant high; there are wide, narrow" in said

@@ -17,7 +17,7 @@ from evals.evaluation import LEGIBLE_STAGES
 from evals.results import load, to_json
 from evals.sums import load as load_sums
 from pipeline import Bundle
-from tests.bundles import ROOT, finish, start, tiny_bundle, training
+from tests.bundles import ROOT, finish, run_here, start, tiny_bundle, training
 from tests.evals.samples import made
 from tests.evals.tiny_benchmarks import make
 from train.data.posters.canvas import PageStyle
@@ -53,13 +53,13 @@ def test_an_edited_blueprint_redraws_and_a_broken_one_names_the_field(drawn, tmp
     results = dataclasses.replace(made(), type_floors_px=dict.fromkeys(LEGIBLE_STAGES, 99.0))
     (tmp_path / "scores.json").write_text(to_json(results))
     edition = ("--blueprint", tmp_path / "edited.json", "--scores", tmp_path / "scores.json")
-    assert "size_milli" in finish(start("draw", *flags, *edition)).split("legibility: ", 1)[1]
+    assert "size_milli" in run_here("draw", *flags, *edition).split("legibility: ", 1)[1]
     again = from_json((tmp_path / "blueprint.json").read_text())
     assert "Sun Jazz" in [t.string for t in again.texts]
     at = edited["elements"].index(texts[0])
     texts[0]["box"]["width"] = 4000
     (tmp_path / "broken.json").write_text(json.dumps(edited))
-    said = finish(start("draw", *flags, "--blueprint", tmp_path / "broken.json"), code=1)
+    said = run_here("draw", *flags, "--blueprint", tmp_path / "broken.json", code=1)
     assert f"elements[{at}].box.width: 4000 is not a whole number" in said
     assert "Traceback" not in said
 
@@ -68,7 +68,7 @@ def test_wishes_reach_the_plan(tmp_path):
     wishes = {"palette": ["#fff", "#124"], "boxes": {"Moon Jazz": [50, 60, 800, 300]}}
     (tmp_path / "wishes.json").write_text(json.dumps(wishes))
     flags = ("--bundle", tiny_bundle(), "--out", tmp_path, "--max-retries", 0, "--num-tries", 2)
-    finish(start("draw", PROMPT, *flags, "--wishes", tmp_path / "wishes.json"))
+    run_here("draw", PROMPT, *flags, "--wishes", tmp_path / "wishes.json")
     blueprint = from_json((tmp_path / "blueprint.json").read_text())
     placed = {t.string: t for t in blueprint.texts}
     assert placed["Moon Jazz"].box == Box(50, 60, 800, 300)
@@ -80,7 +80,7 @@ def test_a_file_of_prompts_is_drawn_page_by_page_and_gone_on_with(tmp_path):
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n")
     out, flags = tmp_path / "out", ("--bundle", tiny_bundle(), "--max-retries", 0, "--batch", 2)
     asked = ("draw", "--prompts", tmp_path / "prompts.txt", "--out", out, *flags)
-    assert "3 pages in" in finish(start(*asked))
+    assert "3 pages in" in run_here(*asked)
     rows = [json.loads(line) for line in (out / "drawn.jsonl").read_text().splitlines()]
     assert sorted(row["number"] for row in rows) == [0, 1, 2]
     for number, words in enumerate((["Moon Jazz", "FRI 9pm", "Get in"], ["Hello"], ["No 7"])):
@@ -90,15 +90,15 @@ def test_a_file_of_prompts_is_drawn_page_by_page_and_gone_on_with(tmp_path):
     kept = [json.dumps(row) + "\n" for row in rows if row["number"] != 1]
     (out / "drawn.jsonl").write_text("".join(kept) + '{"number": 1, "pro')  # as if it was killed
     (out / "00001" / "page.png").unlink()
-    assert "1 pages in" in finish(start(*asked))
+    assert "1 pages in" in run_here(*asked)
     assert (out / "00001" / "page.png").read_bytes() == first
-    said = finish(start(*asked, "--seed", 1), code=1)
+    said = run_here(*asked, "--seed", 1, code=1)
     assert "has page" in said and "give another --out" in said and "Traceback" not in said
 
 
 def test_evaluate_scores_four_stages_and_their_controls(tmp_path):
     out = tmp_path / "pages"
-    said = finish(start("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out))
+    said = run_here("evaluate", "--bundle", tiny_bundle(), "--n", 3, "--out", out)
     results = load(out / "scores.json")
     assert list(results.stages) == ["typeset", "reconstructed", "given_blueprint", "end_to_end"]
     assert results.stages["typeset"]["exact_word_accuracy"].value > 0.8
@@ -141,7 +141,7 @@ def test_a_watched_run_is_scored_and_learns_its_least_legible_type(tmp_path):
 def test_anybodys_pictures_are_scored_and_none_leaves_the_denominator(tmp_path):
     data, images, out = tmp_path / "data", tmp_path / "images", tmp_path / "out"
     flags = ("--benchmark", "cvtg", "--data", make("cvtg", data), "--out", out)
-    finish(start("evaluate", *flags, "--prompts", tmp_path / "prompts.jsonl"))
+    run_here("evaluate", *flags, "--prompts", tmp_path / "prompts.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
     assert len(rows) == 8 and {row["images"] for row in rows} == {1}
     images.mkdir()
@@ -152,9 +152,9 @@ def test_anybodys_pictures_are_scored_and_none_leaves_the_denominator(tmp_path):
     program.write_text(f"""#!/bin/sh\necho '{{"text": "{word}"}}'\n""")
     program.chmod(0o755)
     flags += ("--images", images, "--reader", f"command:{program}")
-    said = finish(start("evaluate", *flags), code=1)
+    said = run_here("evaluate", *flags, code=1)
     assert f"missing pictures (1 of 8): {rows[0]['name']}" in said and "Traceback" not in said
-    finish(start("evaluate", *flags, "--missing-ok", "--json", tmp_path / "copy.json"))
+    run_here("evaluate", *flags, "--missing-ok", "--json", tmp_path / "copy.json")
     results = load(tmp_path / "copy.json")
     assert results.missing == (rows[0]["name"],)
     assert results.num_pictures == results.num_cases == 8
@@ -195,7 +195,7 @@ def test_a_foreign_tokenizer_is_refused(tmp_path):
     other = ("--config", config, "--workdir", tmp_path / "tokenizer", "--config.loop.seed=9")
     finish(start("train", *other, "--config.loop.num_steps=1"))
     flags = ("--bundle", tmp_path, "--out", tmp_path / "page")
-    said = finish(start("draw", 'a "K9"', *flags), code=1)
+    said = run_here("draw", 'a "K9"', *flags, code=1)
     assert "holds codes of another tokenizer (weights:" in said
 
 
@@ -207,14 +207,13 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         (("encode", "--verify", "--out", tmp_path), "holds no finished code cache"),
         (("train", "--config", "none.py", "--workdir", tmp_path), "there is no config file none"),
     ]
-    running = [(start(*arguments), message) for arguments, message in cases]
-    for process, message in running:
-        said = finish(process, code=1)
+    for arguments, message in cases:
+        said = run_here(*arguments, code=1)
         assert message in said and "Traceback" not in said
 
 
 def test_a_contact_sheet_shows_its_pages(tmp_path):
-    finish(start("contact_sheet", "--out", tmp_path / "sheet.png", "--num-pages", 7))
+    run_here("contact_sheet", "--out", tmp_path / "sheet.png", "--num-pages", 7)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape[1] == 6 * 264 and sheet.shape[0] > 2 * 256
     assert (sheet[4:260, 4:260] != 255).any() and (sheet[-264:, 264:] == 255).all()

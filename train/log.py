@@ -15,11 +15,18 @@ import jax
 import numpy as np
 from absl import logging
 from PIL import Image
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from train.readings import Readings
+
+# Where there is PyTorch, tensorboardX imports it, which takes longer than all that a run needs.
+_torch = sys.modules.setdefault("torch", None)  # type: ignore  # None: not to be found
+try:
+    from tensorboardX import SummaryWriter
+    from tensorboardX.summary import scalar
+finally:
+    if _torch is None:
+        del sys.modules["torch"]
 
 
 @dataclasses.dataclass(frozen=True)

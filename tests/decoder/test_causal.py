@@ -18,10 +18,9 @@ from decoder.task import DecoderTask
 from layers.axes import axes_tree, partition_spec, use_rules
 from sampling.picking import Pick
 from sampling.policy import Policy
-from sampling.printing import Press, print_codes, print_counted
+from sampling.printing import Press, print_counted
 from sampling.raster import decode_raster, decode_raster_slowly
-from tests.bundles import RUN_OFTEN
-from tests.decoder.learning import bound
+from tests.decoder.learning import bound, fitted, printer
 from tests.decoder.pages import BLOCKS, DEPTH, GRID, batch, config, every_step, given
 from tests.tokenizer.menu import QUICK
 from train import mesh as meshes
@@ -133,8 +132,9 @@ def test_guidance_is_the_same_in_windows():
 def test_every_step_has_the_logits_of_the_forward():
     model, told = case("open")
     codes = jnp.array(batch(2)["codes"], jnp.int32)
-    whole = model(codes, jnp.ones((2, *GRID), bool), told).reshape(2, T, 6, 4)
-    steps, _ = every_step(model, codes, told)
+    forward = jax.jit(lambda codes: model(codes, jnp.ones((2, *GRID), bool), told))
+    whole = forward(codes).reshape(2, T, 6, 4)
+    steps, _ = jax.jit(lambda codes: every_step(model, codes, told))(codes)
     np.testing.assert_allclose(steps, whole, atol=1e-4)
 
 
@@ -168,29 +168,11 @@ def test_eight_devices_are_one_with_remat_too(changes):
 
 
 def test_overfits_eight_pages_and_prints_them():
-    task = DecoderTask(config())
-    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
-    params, data = nnx.to_pure_dict(params), batch(8)
-    optimizer = optax.adam(1e-2)
-    opt = optimizer.init(params)
-
-    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
-    def step(params, opt, i):
-        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
-        (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt = optimizer.update(grads, opt)
-        return optax.apply_updates(params, updates), opt, (value, scalars["accuracy"])
-
-    losses = []
-    for i in range(120):
-        params, opt, found = step(params, opt, i)
-        losses.append([float(value) for value in found])
-    assert losses[0][0] > 1.2 and losses[-1][0] < 0.3 * losses[0][0]
-    model = nnx.merge(graphdef, params, {})
-    probes = {n: lambda *xs, _p=p: _p(model, *xs) for n, p in task.probes().items()}
+    task, data = DecoderTask(config()), batch(8)
+    model, losses = fitted(task, lambda _: data, 120)
+    assert losses[0] > 1.2 and losses[-1] < 0.3 * losses[0]
     codes, keys = jnp.zeros(data["codes"].shape, jnp.int32), jax.random.split(jax.random.key(0), 8)
-    masked = jnp.ones((8, *GRID), bool)
-    printed = print_codes(probes, codes, masked, given(data), keys, press=Press())
+    printed = printer(task, model, Press())(codes, jnp.ones((8, *GRID), bool), given(data), keys)
     assert (printed == data["codes"]).mean() > 0.7
 
 

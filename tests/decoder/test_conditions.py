@@ -1,6 +1,7 @@
 """What is told and to whom: locked regions, conditions left out, guidance, dropout by key."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from decoder.model import Decoder
 from decoder.sight import Order, held
 from decoder.task import DecoderTask
 from sampling.in_order import ranks
-from sampling.printing import Press, print_codes
+from sampling.printing import Press
+from tests.decoder.learning import printer
 from tests.decoder.pages import BLOCKS, GRID, batch, config, given
 from tests.tokenizer.menu import QUICK
 
@@ -73,13 +75,14 @@ def test_what_is_left_out_says_nothing():
     """Two pages without blueprint and glyphs are one; and without either they differ."""
     model, data = Decoder(config(objective="masked"), rngs=nnx.Rngs(0)), batch(2)
     codes, masked = jnp.zeros((2, *GRID, 6), jnp.int32), jnp.ones((2, *GRID), bool)
+    ask = jax.jit(lambda told: model(codes, masked, told), compiler_options=QUICK)
     for blueprint, glyphs, alike in (
         (True, True, True),
         (True, False, False),
         (False, True, False),
     ):
         gone = {"blueprint": jnp.full(2, blueprint), "glyphs": jnp.full(2, glyphs)}
-        one, two = model(codes, masked, drop(given(data), **gone))
+        one, two = ask(drop(given(data), **gone))
         assert bool((one == two).all()) == alike
 
 
@@ -107,25 +110,26 @@ def test_guidance_reaches_what_is_printed(objective):
     """Scale 1 prints what no guidance prints; another the greedy choice of the combined logits."""
     task = DecoderTask(config(objective=objective), drop_blueprint=0.1, drop_glyphs=0.1)
     model, data = task.init(nnx.Rngs(2)), batch(2)
-    probes = {n: lambda *xs, _p=p: _p(model, *xs) for n, p in task.probes().items()}
     codes = jnp.array(data["codes"], jnp.int32)
     masked = jnp.zeros((2, *GRID), bool).at[:, 2, 3].set(True)
     keys, arrays = jax.random.split(jax.random.key(0), 2), given(data)
 
     def printed(press):
-        return print_codes(probes, codes, masked, arrays, keys, press=press)
+        return printer(task, model, press)(codes, masked, arrays, keys)
 
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def logits(arrays):
         order = Order(ranks(jnp.zeros((2, masked[0].size)), masked))
         return model(codes, masked, arrays, order=order)[:, 2, 3]
 
     nothing = drop(arrays, blueprint=jnp.ones(2, bool), glyphs=jnp.ones(2, bool))
     told, untold = logits(arrays), logits(nothing)
-    np.testing.assert_array_equal(printed(Press())[:, 2, 3], told.argmax(-1))
+    plain = printed(Press())
+    np.testing.assert_array_equal(plain[:, 2, 3], told.argmax(-1))
     made = printed(Press(guidance=-2.0))
     np.testing.assert_array_equal(made[:, 2, 3], (untold - 2 * (told - untold)).argmax(-1))
     np.testing.assert_array_equal(made[~masked], codes[~masked])
-    assert (made != printed(Press())).any()
+    assert (made != plain).any()
 
 
 @pytest.mark.parametrize("objective", ["masked", "causal", "random"])
@@ -134,9 +138,15 @@ def test_dropout_follows_the_key(objective):
     model, data = Decoder(shape, rngs=nnx.Rngs(0)), batch(2)
     codes, masked = jnp.array(data["codes"], jnp.int32), jnp.ones((2, *GRID), bool)
     still = Decoder(dataclasses.replace(shape, dropout=0.0), rngs=nnx.Rngs(0))
-    ask = lambda model, key: np.asarray(model(codes, masked, given(data), key=key))  # noqa: E731
+
+    def ask(model):
+        forward = lambda key: model(codes, masked, given(data), key=key)  # noqa: E731
+        return jax.jit(forward, compiler_options=QUICK)
+
+    noisy, quiet = ask(model), ask(still)
     one, two = jax.random.split(jax.random.key(0))
-    np.testing.assert_array_equal(ask(model, one), ask(model, one))
-    assert (ask(model, one) != ask(model, two)).mean() > 0.9
-    np.testing.assert_array_equal(ask(model, None), ask(still, None))
-    np.testing.assert_array_equal(ask(still, one), ask(still, two))
+    first = np.asarray(noisy(one))
+    np.testing.assert_array_equal(first, noisy(one))
+    assert (first != noisy(two)).mean() > 0.9
+    np.testing.assert_array_equal(noisy(None), quiet(None))
+    np.testing.assert_array_equal(quiet(one), quiet(two))

@@ -7,7 +7,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -20,7 +19,8 @@ from layers.block import BlockConfig
 from sampling.parallel import at_once, decode_masked
 from sampling.picking import Pick
 from sampling.policy import Policy
-from tests.bundles import RUN_OFTEN
+from tests.decoder.learning import fitted
+from tests.decoder.pages import batch as corners
 from tests.decoder.pages import config
 from tests.tokenizer.menu import QUICK
 from train.data.posters.canvas import PageStyle
@@ -104,25 +104,10 @@ def test_masks_hide_what_they_should():
     assert shares.std() > 0.2 and abs(float(shares.mean()) - 2 / np.pi) < 0.05
 
 
-def test_overfits_eight_pages_and_prints_them():
-    task = DecoderTask(CONFIG, whole_mask=1.0)
-    graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
-    params, data = nnx.to_pure_dict(params), batch(8)
-    data["codes"] = jnp.repeat(data["codes"][:, :1], 16, axis=1)  # codes of one row of the page
-    optimizer = optax.adam(5e-3)
-    opt = optimizer.init(params)
-
-    @functools.partial(jax.jit, compiler_options=RUN_OFTEN)
-    def step(params, opt, i):
-        loss = lambda p: task.loss(nnx.merge(graphdef, p, {}), data, jax.random.key(i))  # noqa: E731
-        (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt = optimizer.update(grads, opt)
-        return optax.apply_updates(params, updates), opt, value
-
-    losses = []
-    for i in range(120):
-        params, opt, value = step(params, opt, i)
-        losses.append(float(value))
+def test_overfits_eight_pages():
+    data = corners(8)
+    data["codes"] = jnp.repeat(data["codes"][:, :1], len(data["codes"][0]), axis=1)  # of one row
+    _, losses = fitted(DecoderTask(CONFIG, whole_mask=1.0), lambda _: data, 60)
     assert losses[0] > 1.2 and losses[-1] < 0.7 * losses[0]
 
 
@@ -133,12 +118,13 @@ def test_parallel_decoding_keeps_what_is_known(model):
     logits_of = lambda c, m: model(c, m, given(data))  # noqa: E731
     keys = jax.random.split(jax.random.key(5), 2)
 
-    def run(passes, temperature, rows=slice(None)):
+    @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+    def run(passes, temperature, first=0):
         def logits_of(c, m):
-            return model(c, m, {name: array[rows] for name, array in given(data).items()})
+            return model(c, m, {name: array[first:] for name, array in given(data).items()})
 
-        pick = Pick(keys[rows], Policy(temperature))
-        return decode_masked(at_once(logits_of), codes[rows], masked[rows], pick, num_passes=passes)
+        pick, rows = Pick(keys[first:], Policy(temperature)), (codes[first:], masked[first:])
+        return decode_masked(at_once(logits_of), *rows, pick, num_passes=passes)
 
     greedy = run(1, 0.0)
     expected = jnp.where(masked[..., None], logits_of(codes, masked).argmax(-1), codes)
@@ -147,7 +133,7 @@ def test_parallel_decoding_keeps_what_is_known(model):
         drawn = run(passes, 1.0)
         np.testing.assert_array_equal(drawn[~masked], codes[~masked])
         np.testing.assert_array_equal(drawn, run(passes, 1.0))
-        np.testing.assert_array_equal(drawn[1:], run(passes, 1.0, slice(1, None)))
+        np.testing.assert_array_equal(drawn[1:], run(passes, 1.0, 1))
 
 
 def test_the_canonical_page_has_boxes_and_lines_but_no_figures():

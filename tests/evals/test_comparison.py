@@ -9,7 +9,7 @@ from evals import report
 from evals.comparison import ComparisonError, caveats, compare, delta, named
 from evals.rendering import number
 from evals.scoring import Score
-from tests.bundles import finish, start
+from tests.bundles import run_here
 from tests.evals.samples import NAN, Page, foreign, made, measured, numbers_of, words_of
 
 HITS = [1, 3, 5, 7, 9, 5]  # of the ten words of each page
@@ -110,10 +110,9 @@ def test_a_person_makes_the_page_from_files(tmp_path):
         report.write(path.parent, results, [], sums)
     assert [run.run for run in named(paths)] == [str(path.parent) for path in paths]
     out = tmp_path / "pages" / "both.html"
-    wrong = start("side_by_side", *paths)
-    missing = start("side_by_side", paths[0], tmp_path / "c.json", out)
-    assert str(out) in finish(start("side_by_side", *paths, out))
+    assert str(out) in run_here("side_by_side", *paths, out)
     text = Page(out.read_text()).text
     assert "2 runs side by side" in text and "paired +0.100 to +0.100: differs" in text
-    assert "the page to write, which ends in .html" in finish(wrong, code=1)
-    assert "there is no" in finish(missing, code=1)
+    assert "the page to write, which ends in .html" in run_here("side_by_side", *paths, code=1)
+    missing = (paths[0], tmp_path / "c.json", out)
+    assert "there is no" in run_here("side_by_side", *missing, code=1)

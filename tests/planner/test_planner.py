@@ -31,7 +31,8 @@ from train.data.posters.pages import plan
 BLOCKS = BlockConfig(
     width=32, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8, hidden=64, qk_norm=True
 )
-TINY = PlannerConfig(BLOCKS, vocab.SIZE, 384)
+TINY = PlannerConfig(BLOCKS, vocab.SIZE, 192)
+SHORT = (12, 15, 19, 26, 28, 40, 56, 58)  # seeds of pages of at most 148 ids
 
 
 def test_a_published_shape_has_its_published_size():
@@ -50,7 +51,8 @@ def test_the_future_has_no_gradient():
     ids = jnp.arange(6)[None] + 40
 
     graphdef, state = nnx.split(model)
-    grads = jax.grad(lambda p: nnx.merge(graphdef, p)(ids).logits[0, 2, 7])(nnx.to_pure_dict(state))
+    third = lambda params: nnx.merge(graphdef, params)(ids).logits[0, 2, 7]  # noqa: E731
+    grads = jax.jit(jax.grad(third))(nnx.to_pure_dict(state))
     reach = jnp.abs(grads["embed"]["table"]).sum(-1)
     assert (reach[ids[0, :3]] > 0).all() and (reach[ids[0, 3:]] == 0).all()
 
@@ -71,7 +73,7 @@ def probes():
     return of_model(task, graphdef, nnx.to_pure_dict(params), compiler_options=RUN_OFTEN)
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
+@pytest.mark.parametrize("policy", [Policy(), Policy(0.8, 40, 0.9, 0.01)], ids=str)
 def test_the_engine_is_the_slow_loop(policy, probes):
     prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
     ids = [vocab.encode_prompt(p) for p in prompts]
@@ -84,7 +86,7 @@ def test_the_engine_is_the_slow_loop(policy, probes):
     assert alone[0] == made[1]
 
     def padded(x):
-        ids = np.zeros((1, 384), np.int32)
+        ids = np.zeros((1, TINY.max_length), np.int32)
         ids[:, : x.shape[1]] = x
         return np.asarray(probes["logits"](ids))[:, : x.shape[1]]
 
@@ -113,8 +115,8 @@ def test_overfits_eight_pages():
     graphdef, params, _ = nnx.split(task.init(nnx.Rngs(0)), nnx.Param, ...)
     params = nnx.to_pure_dict(params)
     rows = [
-        example(dict(zip(("prompt", "blueprint"), plan(s, PageStyle()), strict=True)), 288)
-        for s in range(8)
+        example(dict(zip(("prompt", "blueprint"), plan(s, PageStyle()), strict=True)), 148)
+        for s in SHORT
     ]
     batch = {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
     optimizer = optax.adam(1e-2)
@@ -127,7 +129,7 @@ def test_overfits_eight_pages():
         updates, opt = optimizer.update(grads, opt)
         return optax.apply_updates(params, updates), opt, value, scalars["accuracy"]
 
-    for _ in range(150):
+    for _ in range(100):
         params, opt, value, accuracy = step(params, opt)
     assert value < 1.5 and accuracy > 0.6
 
@@ -143,7 +145,7 @@ def test_remat_has_the_same_loss_and_gradients():
         def loss(params):
             return task.loss(nnx.merge(graphdef, params), batch, jax.random.key(0))[0]
 
-        value, gradients = jax.value_and_grad(loss)(params)
+        value, gradients = jax.jit(jax.value_and_grad(loss))(params)
         return str(jax.make_jaxpr(jax.grad(loss))(params)), value, jax.tree.leaves(gradients)
 
     plain, value, gradients = found("none")

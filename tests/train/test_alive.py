@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.bundles import COMPILED_QUICKLY
 from tests.train.toys import NetTask, net_config, vectors
 from train import loop
 from train.checkpoint import CheckpointConfig, CheckpointError, DamageError, manifest, newest, steps
@@ -230,7 +231,7 @@ with supervised(deadlines=Deadlines(data=4.0)):
 def test_a_stuck_source_ends_the_process_and_is_said_to_be_it(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", STUCK_SOURCE, str(tmp_path)], cwd=ROOT, capture_output=True,
-        text=True, timeout=120, env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        text=True, timeout=120, env={**os.environ, "XLA_FLAGS": COMPILED_QUICKLY},
     )  # fmt: skip
     assert done.returncode == STUCK, done.stderr[-2000:]
     said = re.search(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundles import environment
 from train.checkpoint import steps
 from train.exits import STOPPED
 
@@ -34,7 +35,10 @@ print(manifest["step"])
 
 def start(workdir, num_devices, num_steps=30):
     command = [sys.executable, str(TOY), str(workdir), str(num_devices), str(num_steps)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment(num_devices),
+    )  # fmt: skip
 
 
 def finish(process):

@@ -37,6 +37,7 @@ import jax
 import pipeline
 from train import config as configs
 from train import loop
+from train.accounting import Loads
 from train.checkpoint import Checkpoints
 from train.data.batching import Batches, batches, iterate
 from train.data.encoding import encode
@@ -140,7 +141,7 @@ class Parts:
     """The main thread's time in parts of the loop, over a run of its own: the clocks cost too."""
 
     PARTS: tuple[tuple[Any, str], ...] = (
-        (loop, "place_batch"), (loop, "amounts"), (Log, "later"), (Log, "scalars"), (Pace, "next"),
+        (loop, "place_batch"), (Loads, "known"), (Log, "later"), (Log, "scalars"), (Pace, "next"),
         (Meter, "done"), (Watchdog, "beat"), (Checkpoints, "due"), (Checkpoints, "check"),
         (Checkpoints, "save"),
     )  # fmt: skip

@@ -19,6 +19,7 @@ plain attention, since the inside of a kernel cannot be counted.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -64,17 +65,36 @@ def model_flops(task: Task, batch: Mapping[str, Any]) -> float:
         return flops_of_gradient(loss, arrays, nnx.to_pure_dict(extra), shapes, key, trained=moving)
 
 
-def counter(task: Task) -> Callable[[Mapping[str, Any]], float]:
-    """`model_flops` of batches, counted once for each of their shapes (buckets have several)."""
-    known: dict[tuple[Any, ...], float] = {}
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What a global batch of some shapes has, for rates, and what a step over it takes of model
+    FLOPs."""
 
-    def count(batch: Mapping[str, Any]) -> float:
-        shapes = tuple((name, x.shape, x.dtype) for name, x in batch.items())
-        if shapes not in known:
-            known[shapes] = model_flops(task, batch)
-        return known[shapes]
+    amounts: Mapping[str, float]
+    flops: float
 
-    return count
+
+class Loads:
+    """`Load` of batches, found once for each of their shapes (buckets have several)."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._known: dict[tuple[Any, ...], Load] = {}
+
+    def known(self, batch: Mapping[str, Any]) -> Load | None:
+        """That of a batch whose shapes were there before."""
+        return self._known.get(_shapes(batch))
+
+    def __call__(self, batch: Mapping[str, Any]) -> Load:
+        """That of any batch."""
+        key = _shapes(batch)
+        if key not in self._known:
+            self._known[key] = Load(amounts(batch), model_flops(self._task, batch))
+        return self._known[key]
+
+
+def _shapes(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple([(name, x.shape, x.dtype) for name, x in batch.items()])
 
 
 def flops_of_gradient(

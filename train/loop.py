@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from layers.axes import use_rules
 from layers.kernels import use_kernel
-from train.accounting import amounts, counter
+from train.accounting import Loads
 from train.checkpoint import About, Checkpoints
 from train.data.batching import Batches, iterate
 from train.distributed.check import check_cluster
@@ -91,8 +90,7 @@ class _Run:
         self.config, self.mesh, self.watch = config, mesh, watch
         self.checkpoints, self.workdir, self.task = checkpoints, workdir, task
         self.pace = Pace(watch.stop, mesh, watch.cluster)
-        self.flops_of = counter(task)
-        self._shapes: set[Any] = set()
+        self.loads = Loads(task)
 
     def to_the_end(
         self, planned: Plan, dataset: Batches, evaluate: Evaluator | None, start: Start
@@ -118,14 +116,15 @@ class _Run:
                 self.make_up(evaluate, first, probes(state), log)
             meter.begin()
             for step, batch in enumerate(self.batches(dataset, first), start=first + 1):
-                with span("compile") if self.is_new(batch) else contextlib.nullcontext():
-                    flops = self.flops_of(batch)
+                load = self.loads.known(batch)
+                with contextlib.nullcontext() if load else span("compile"):
+                    load = load or self.loads(batch)
                     state, scalars = profiler.run(step, planned.step, state, batch)
                 with self.saved_if_diverged(state, step):
                     log.later(step, scalars)
                 asked, clock_s = self.pace.next()
                 self.done(step, first)
-                meter.done(step, amounts(batch), flops=flops)
+                meter.done(step, load.amounts, flops=load.flops)
                 saving = self.checkpoints.due(step, clock_s) or step == last
                 due = self.is_to_evaluate(step, saving)
                 owed = evaluate is not None and due
@@ -183,13 +182,6 @@ class _Run:
             with self.watch.span("data"):
                 batch = next(made)
             yield place_batch(batch, self.mesh, config.rules, rows=rows, batch_size=size)
-
-    def is_new(self, batch: Batch) -> bool:
-        """Whether the step has to be compiled for the shapes of this batch."""
-        shapes = tuple((name, array.shape, array.dtype) for name, array in batch.items())
-        new = shapes not in self._shapes
-        self._shapes.add(shapes)
-        return new
 
     @staticmethod
     def is_due(step: int, every_steps: int) -> bool:

@@ -24,7 +24,7 @@ from tokenizer.model import QuantizerConfig, TokenizerConfig
 from tokenizer.task import TokenizerTask
 from train import accounting
 from train import mesh as meshes
-from train.accounting import amounts, counter, flops_of_gradient, mfu, model_flops
+from train.accounting import Load, Loads, amounts, flops_of_gradient, mfu, model_flops
 from train.feeding import place_batch
 
 BLOCKS = BlockConfig(width=32, num_layers=3, num_heads=4, num_kv_heads=2, head_size=8, hidden=96)
@@ -203,14 +203,17 @@ def test_the_count_is_of_the_global_batch_on_any_mesh_and_made_once_a_shape(monk
     batch["step"] = np.ones((8,), np.int32)
     wanted = model_flops(task, batch)
     mesh = meshes.build({"data": 2, "fsdp": 2, "tensor": 2})
-    count = counter(task)
+    loads = Loads(task)
     with jax.set_mesh(mesh), use_rules(rules):
         placed = place_batch(batch, mesh, rules)
-        assert count(placed) == wanted
+        assert loads.known(placed) is None
+        assert loads(placed) == loads.known(placed) == Load({"rows": 8.0}, wanted)
         monkeypatch.setattr(accounting, "model_flops", None)
-        assert count(placed) == wanted
+        assert loads(placed).flops == wanted
+    few = {name: x[:4] for name, x in batch.items()}
+    assert loads.known(few) is None
     with pytest.raises(TypeError):  # another shape would have been counted
-        count({name: x[:4] for name, x in batch.items()})
+        loads(few)
 
 
 def test_work_in_pieces_is_counted_once_and_repeated_work_not_again():

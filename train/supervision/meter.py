@@ -76,7 +76,7 @@ class Meter:
         meter.begin()
         with meter.span("data"): batch = next(batches)
         ... the step ...
-        meter.done(step, amounts(batch), flops=count(batch))
+        meter.done(step, load.amounts, flops=load.flops)
         log.scalars(step, meter.rates()); meter.write()
     """
 

@@ -9,9 +9,10 @@ random moment of the time that such a phase took undisturbed. Their last states 
 variables, optimizer, averages, guard, step, data position) and every recorded number have to be
 the same in every bit. Then each `--other` layout, such as 1x4 (processes x devices) or
 2x2:data=2,fsdp=2, goes on from the undisturbed run's middle: the same data, and losses that are
-`--tolerance` apart at most, relatively, in the first ten steps. Sums in another order differ in
-their last bit, and training makes differences grow: how far they come is told, not judged. Exit
-code 1 if anything is not as it should be.
+`--tolerance` apart at most, relatively, in the first ten steps. As many devices give the same bits
+in any number of processes; on another mesh sums in another order differ in their last bit, and
+training makes differences grow: how far they come is told, not judged. Exit code 1 if anything is
+not as it should be.
 """
 
 from __future__ import annotations

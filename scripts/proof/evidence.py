@@ -28,12 +28,12 @@ class Ending:
         return {**self.hashes, "data position": position}
 
 
-def ending(workdir: Path) -> Ending:
-    """Read the newest step of a run, its arrays as they are on the disk."""
+def ending(workdir: Path, step: int | None = None) -> Ending:
+    """Read the newest step of a run, or another one, its arrays as they are on the disk."""
     # JAX, which must not be there when processes are forked
     from train.checkpoint import arrays, fingerprint, manifest
 
-    target = workdir / "checkpoints" / str(saved(workdir)[-1])
+    target = workdir / "checkpoints" / str(saved(workdir)[-1] if step is None else step)
     noted = manifest.read(target)
     found = arrays.read(target, dict.fromkeys(noted["arrays"]))
     hashes = {}

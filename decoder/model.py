@@ -79,12 +79,12 @@ class Decoder(nnx.Module):
 
         inner = config.blocks.dtype
 
-        def project(features: int, inner: str = "") -> Einsum:
-            return Einsum("BTI,ID->BTD", {"I": features, "D": width}, rngs=rngs, inner=inner)
+        def project(features: int, **told: str) -> Einsum:
+            return Einsum("BTI,ID->BTD", {"I": features, "D": width}, rngs=rngs, **told)
 
         self.mask_vector = nnx.Param(jnp.zeros((width,)), axes="D", summed="")
         self.regions_in = project(config.region_width)
-        self.glyphs_in = project(window, inner)
+        self.glyphs_in = project(window, inner=inner)
         self.copies_in = Einsum("BTQV,QVD->BTD", sizes, rngs=rngs)
         inputs, read = self._head_inputs()
         self.copy_gate = Einsum(f"{inputs},DQ->BTQ", read, rngs=rngs, scale=0.1)

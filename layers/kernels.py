@@ -159,7 +159,7 @@ def causal_after_prefix(
     it causally, of which only what comes after the prefix is kept. Where keys are not there, tokens
     are packed for it, unless they are already.
 
-    Two thirds of a table's time at the heads of LlamaGen-XL (LOG.md).
+    Two thirds of a table's time at the heads of LlamaGen-XL (docs/performance.md).
     """
     if mask.num_present is None:
         alone = run(*(x[:, : mask.prefix] for x in (query, key, value)))

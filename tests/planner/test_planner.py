@@ -73,7 +73,7 @@ def probes():
     return of_model(task, graphdef, nnx.to_pure_dict(params), compiler_options=RUN_OFTEN)
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(0.8, 40, 0.9, 0.01)], ids=str)
+@pytest.mark.parametrize("policy", [Policy(), Policy(1.0), Policy(0.8, 40, 0.9, 0.01)], ids=str)
 def test_the_engine_is_the_slow_loop(policy, probes):
     prompts = ['a sign "Hi Bo"', 'a much longer request for a poster with "K9" and "Ö"']
     ids = [vocab.encode_prompt(p) for p in prompts]
